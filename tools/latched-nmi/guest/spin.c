@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Something to sample: user-mode work with a call chain of its own, and system
+ * calls in between. Ends after the number of seconds that it is given.
+ */
+#include <stdlib.h>
+#include <time.h>
+#include <unistd.h>
+
+static volatile unsigned long sink;
+
+__attribute__((noinline)) void leaf(unsigned long n)
+{
+	while (n--)
+		sink += n * n;
+}
+
+__attribute__((noinline)) void middle(void)
+{
+	leaf(2000);
+	sink++;
+}
+
+__attribute__((noinline)) void work(void)
+{
+	middle();
+	getppid();
+	sink++;
+}
+
+int main(int argc, char **argv)
+{
+	time_t end = time(NULL) + (argc > 1 ? atoi(argv[1]) : 5);
+
+	while (time(NULL) < end)
+		work();
+	return 0;
+}
