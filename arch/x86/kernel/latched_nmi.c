@@ -131,15 +131,24 @@ static __always_inline void latched_nmi_copy_frame(struct latched_nmi_state *sta
 }
 
 /*
- * Kernel mode (H2): take the decision of the prologue again from its start
- * (L5), and let #MC return to where the decision leads.
+ * In the part of the prologue that uses the REAL frame only (H1, H2): take the
+ * decision again from its start (L5), and return to where it leads. Never back
+ * into this part: the REAL frame may be gone by then.
  */
-static __always_inline void latched_nmi_fixup_kernel(struct pt_regs *regs,
-						     struct latched_nmi_state *state)
+static __always_inline void latched_nmi_fixup_prologue(struct pt_regs *regs,
+						       struct latched_nmi_state *state)
 {
 	struct latched_nmi_frame *real = latched_nmi_frame_of(NMI);
 
-	if (latched_nmi_in_epilogue(real->ip)) {
+	/* The prologue may not have got to CLAC and CLD. */
+	regs->flags	&= ~(X86_EFLAGS_AC | X86_EFLAGS_DF);
+	regs->sp	= (unsigned long)&latched_nmi_frame_of(LATCHED_NMI)->ip;
+	regs->ip	= (unsigned long)latched_nmi_handler;
+
+	if (real->cs & 3) {
+		latched_nmi_copy_frame(state);
+		regs->ip	= (unsigned long)__nmi_user_prologue_begin;
+	} else if (latched_nmi_in_epilogue(real->ip)) {
 		state->restart++;
 		WRITE_ONCE(state->nest_count, 1);
 	} else if (state->nest_count) {
@@ -149,26 +158,21 @@ static __always_inline void latched_nmi_fixup_kernel(struct pt_regs *regs,
 		regs->flags	= real->flags;
 		regs->sp	= real->sp;
 		regs->ss	= real->ss;
-		return;
 	} else {
 		latched_nmi_copy_frame(state);
 	}
-
-	/* The prologue may not have got to CLAC and CLD. */
-	regs->flags	&= ~(X86_EFLAGS_AC | X86_EFLAGS_DF);
-	regs->ip	= (unsigned long)latched_nmi_handler;
-	regs->sp	= (unsigned long)&latched_nmi_frame_of(LATCHED_NMI)->ip;
 }
 
 /*
- * User mode (H1, H6): the prologue goes on with the copy. Its pointer to the
- * frame is RSP, later RDX, in between both.
+ * On the way to the thread stack (H1, H6): go on with the copy. The pointer to
+ * the frame is RSP, later RDX, in between both.
  */
 static __always_inline void latched_nmi_fixup_user(struct pt_regs *regs,
 						   struct latched_nmi_state *state)
 {
 	struct latched_nmi_frame *real = latched_nmi_frame_of(NMI);
 
+	/* The second #MC finds it done, and the REAL frame possibly gone. */
 	if (!state->nest_count)
 		latched_nmi_copy_frame(state);
 
@@ -196,16 +200,12 @@ static __always_inline void latched_nmi_fixup_user(struct pt_regs *regs,
 noinstr void latched_nmi_fixup(struct pt_regs *regs)
 {
 	struct latched_nmi_state *state = latched_nmi_state();
-	struct latched_nmi_frame *real = latched_nmi_frame_of(NMI);
 	struct latched_nmi_frame *debug = latched_nmi_frame_of(DB);
 
-	if (latched_nmi_in_user_prologue(regs->ip)) {
+	if (latched_nmi_in_prologue(regs->ip)) {
+		latched_nmi_fixup_prologue(regs, state);
+	} else if (latched_nmi_in_user_prologue(regs->ip)) {
 		latched_nmi_fixup_user(regs, state);
-	} else if (latched_nmi_in_prologue(regs->ip)) {
-		if (real->cs & 3)
-			latched_nmi_fixup_user(regs, state);
-		else
-			latched_nmi_fixup_kernel(regs, state);
 	} else if (regs->sp >= __this_cpu_ist_bottom_va(DB) &&
 		   regs->sp < __this_cpu_ist_top_va(DB) &&
 		   !ip_within_syscall_gap(regs) && !(debug->cs & 3) &&
