@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
  * Something to sample: user-mode work with a call chain of its own, and system
- * calls in between. Ends after the number of seconds that it is given.
+ * calls that do some work. Ends after the number of seconds that it is given.
  */
+#include <fcntl.h>
 #include <stdlib.h>
 #include <time.h>
 #include <unistd.h>
@@ -17,15 +18,19 @@ __attribute__((noinline)) void leaf(unsigned long n)
 
 __attribute__((noinline)) void middle(void)
 {
-	leaf(2000);
+	leaf(50000);
 	sink++;
 }
 
 __attribute__((noinline)) void work(void)
 {
+	char text[4096];
+	int fd = open("/proc/self/status", O_RDONLY);
+
 	middle();
-	getppid();
-	sink++;
+	while (read(fd, text, sizeof(text)) > 0)
+		sink++;
+	close(fd);
 }
 
 int main(int argc, char **argv)

@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: GPL-2.0
+#
+# Builds, boots, tests and installs the latched NMI handler. Each target is a
+# script under tools/; this file only says which ones and in which order.
+
+KVER	?= 6.12
+LINUX	?=
+O	?= build
+ACCEL	?= tcg
+SMP	?= 2
+V	?=
+export KVER LINUX ACCEL SMP V
+export O := $(abspath $(O))
+
+T := tools/latched-nmi
+
+.PHONY: help
+help:
+	@$(T)/help
+
+.PHONY: guest
+guest:
+	@$(T)/deps build
+	@$(T)/kernel
+	@$(T)/image
+
+.PHONY: run check lint
+run: guest
+	@$(T)/demo
+
+check:
+	@$(T)/deps check
+	@$(MAKE) --no-print-directory guest
+	@$(T)/check $(PART)
+
+lint:
+	@$(T)/deps lint
+	@$(T)/lint
+
+.PHONY: apply unapply
+apply:
+	@$(T)/apply "$(KDIR)"
+
+unapply:
+	@$(T)/apply -R "$(KDIR)"
+
+.PHONY: clean
+clean:
+	rm -rf "$(O)"
