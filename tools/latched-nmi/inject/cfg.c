@@ -46,6 +46,8 @@ static void parse_script(struct event *ev, char *s, const char *where)
 				st->sweep = SWEEP_ALL;
 			} else if (!strcmp(w + 2, "passes")) {
 				st->sweep = SWEEP_PASSES;
+			} else if (!strcmp(w + 2, "after")) {
+				st->sweep = SWEEP_AFTER;
 			} else if (!strcmp(w + 2, "stub")) {
 				st->sweep = SWEEP_STUB;
 			} else if (!strncmp(w + 2, "to:", 3)) {
@@ -145,6 +147,8 @@ void cfg_load(struct config *cfg, const char *path)
 				c->spin = true;
 			else if (!strcmp(key, "irqs-off"))
 				c->irqs_off = true;
+			else if (!strcmp(key, "watch"))
+				c->watch = true;
 			else if (!strcmp(key, "mce-first"))
 				c->needs_mce = true;
 			else

@@ -125,7 +125,10 @@ load_db:
 	CATCH_SIGTRAP
 	FILL_REGS
 1:	incq	%r12
-	.byte	0xf1
+	pushfq
+	orl	$0x100, (%rsp)
+	popfq
+	nop
 	jmp	1b
 
 handler:
@@ -156,9 +159,13 @@ load_compat:
 	SET_BASES
 	leaq	stack_top(%rip), %rsp
 	FILL_REGS
+	pushq	$USER_DS
+	leaq	stack_top(%rip), %rax
+	pushq	%rax
+	pushq	$0x202
 	pushq	$USER32_CS
 	pushq	$1f
-	lretq
+	iretq
 	.code32
 1:	movl	$USER_DS, %eax
 	movl	%eax, %ds

@@ -30,8 +30,7 @@ bool sym_find(const struct symtab *t, const char *name, u64 *addr);
 u64 sym_addr(const struct symtab *t, const char *name);
 /* "symbol+0xoffset" of @addr into @buf. */
 void sym_label(const struct symtab *t, u64 addr, char *buf, size_t len);
-/* Copy @len bytes of the file's image at @addr; false if it holds none. */
-bool sym_bytes(const struct symtab *t, u64 addr, void *buf, size_t len);
+u64 sym_size(const struct symtab *t, const char *name);
 
 /* vm.c: QEMU, its gdb stub and its monitor. */
 #define REGS_MAX	1024
@@ -118,6 +117,8 @@ enum sweep_kind {
 	SWEEP_ALL,
 	/* The same, and each pass over an instruction counts. */
 	SWEEP_PASSES,
+	/* SWEEP_ALL without the instruction that it starts at. */
+	SWEEP_AFTER,
 	/* Entry text up to the first C function, or the return to C. */
 	SWEEP_STUB,
 	/* Every instruction, C or not, up to a symbol. */
@@ -153,6 +154,8 @@ struct context {
 	bool spin;
 	bool irqs_off;
 	bool needs_mce;
+	/* A data watchpoint on each slot of the thread stack's pt_regs in turn. */
+	bool watch;
 };
 
 struct machine {
@@ -259,13 +262,14 @@ void guest_mutant(struct guest *g, const struct mutant *mu, FILE *out);
 struct patch {
 	u64 addr;
 	u8 len;
-	u8 old[16];
 	u8 new[16];
 };
 
-/* Find what @op changes in the built text; die if the pattern is not there. */
+typedef void (*mutant_read_t)(void *arg, u64 addr, void *buf, size_t len);
+
+/* What @mu changes in the running text; die if a pattern is not there. */
 int mutant_patches(const struct symtab *sym, const struct mutant *mu,
-		   struct patch *p, int max);
+		   mutant_read_t read, void *arg, struct patch *out, int max);
 
 /* cpio.c: the guest's initramfs. */
 void cpio_write(const char *path, const char *init, const char *module);

@@ -22,6 +22,7 @@
 #define MAX_PATH	6000
 #define MAX_RET		64
 #define MAX_RANGES	4
+#define PT_REGS_SLOTS	21
 
 const char * const verdict_name[V_NR] = {
 	[V_OK] = "ok", [V_LOST] = "lost", [V_REGS] = "regs",
@@ -71,6 +72,8 @@ struct guest {
 	u64 s0_rip, s0_rsp;
 	bool restored;
 
+	int slot;
+
 	/* Where C functions return to entry text, as traced. */
 	u64 ret[MAX_RET];
 	int nr_ret;
@@ -119,6 +122,11 @@ static bool in_asm(struct guest *g, u64 addr)
 			return true;
 	}
 	return false;
+}
+
+static bool in_kernel_image(struct guest *g, u64 addr)
+{
+	return addr >= sym_addr(g->ksym, "_text") && addr < sym_addr(g->ksym, "_end");
 }
 
 static bool is_trap(struct guest *g, u64 addr)
@@ -400,6 +408,95 @@ static void leave_context(struct guest *g)
 	g->ctx = NULL;
 }
 
+static bool reach(struct guest *g, u64 at, struct regs *r)
+{
+	bool there;
+
+	vm_bp_set(&g->vm, at);
+	there = vm_cont(&g->vm, 10 * CASE_MS) == STOP_TRAP && now_rip(g, r) == at;
+	vm_bp_clear(&g->vm, at);
+	return there;
+}
+
+/* Run @code in place of what is at RIP, with @rax. */
+static void run_insn(struct guest *g, const u8 *code, size_t len, u64 rax)
+{
+	struct regs r;
+	u8 old[16];
+	u64 rip, phys;
+
+	rip = now_rip(g, &r);
+	phys = vm_translate(&g->vm, rip);
+	vm_read(&g->vm, phys, old, len);
+	vm_write(&g->vm, phys, code, len);
+	vm_reg_set(&g->vm, R_RAX, rax);
+	vm_step(&g->vm);
+	vm_write(&g->vm, phys, old, len);
+	vm_reg_set(&g->vm, R_RIP, rip);
+	vm_reg_set(&g->vm, R_RAX, reg_get(&r, R_RAX));
+}
+
+/*
+ * On the way to user mode, in the second arch_prctl() of the load: watch
+ * writes to slot g->slot of the pt_regs that entries from user mode push.
+ */
+static bool arm_watchpoint(struct guest *g)
+{
+	static const u8 to_dr0[] = { 0x0f, 0x23, 0xc0 };
+	static const u8 to_dr7[] = { 0x0f, 0x23, 0xf8 };
+	/* Globally enabled, write, eight bytes. */
+	const u64 dr7 = 0xd0402, enabled = dr7 & ~0x400ULL;
+	u64 at = sym_addr(g->ksym, "__x64_sys_arch_prctl");
+	struct regs r;
+
+	if (!reach(g, at, &r))
+		return false;
+	vm_step(&g->vm);
+	if (!reach(g, at, &r))
+		return false;
+	run_insn(g, to_dr0, sizeof(to_dr0), reg_get(&r, R_RDI) + 8 * g->slot);
+	run_insn(g, to_dr7, sizeof(to_dr7), dr7);
+	vm_write(&g->vm, g->percpu_phys + sym_addr(g->ksym, "cpu_dr7"), &enabled,
+		 sizeof(enabled));
+	return true;
+}
+
+/* The address of "at": symbol[+offset], symbol:HEX or module-init. */
+static bool find_at(struct guest *g, const char *at, u64 *addr)
+{
+	const char *colon = strchr(at, ':');
+	char base[128];
+	struct regs r;
+	u8 text[256];
+	size_t i;
+	u64 begin;
+
+	if (!strcmp(at, "module-init")) {
+		do {
+			if (!g->opt->module ||
+			    !reach(g, sym_addr(g->ksym, "do_one_initcall"), &r))
+				return false;
+			*addr = reg_get(&r, R_RDI);
+		} while (in_kernel_image(g, *addr));
+		return true;
+	}
+	if (!colon) {
+		*addr = any_addr(g, at);
+		return true;
+	}
+	/* Behind the one-byte instruction HEX. */
+	snprintf(base, sizeof(base), "%.*s", (int)(colon - at), at);
+	begin = sym_addr(g->ksym, base);
+	vm_read(&g->vm, kernel_phys(begin), text, sizeof(text));
+	for (i = 0; i < sizeof(text); i++) {
+		if (text[i] == strtoul(colon + 1, NULL, 16)) {
+			*addr = begin + i + 1;
+			return true;
+		}
+	}
+	return false;
+}
+
 static bool enter_context(struct guest *g, const struct context *ctx)
 {
 	static const enum reg fill[] = {
@@ -414,21 +511,22 @@ static bool enter_context(struct guest *g, const struct context *ctx)
 	leave_context(g);
 	vm_loadvm(&g->vm, "boot");
 	vm_reg_set(&g->vm, R_RIP, sym_addr(g->isym, ctx->load));
-	at = any_addr(g, ctx->at);
-	vm_bp_set(&g->vm, at);
+	if (ctx->watch && !arm_watchpoint(g))
+		return false;
+	if (!find_at(g, ctx->at, &at))
+		return false;
 	if (ctx->needs_mce) {
 		char ans[256];
 
+		if (!reach(g, sym_addr(g->isym, "user_spin"), &r))
+			return false;
 		vm_hmp(&g->vm, g->machine->mce, ans, sizeof(ans));
 	}
-	if (vm_cont(&g->vm, 10 * CASE_MS) != STOP_TRAP || now_rip(g, &r) != at) {
-		vm_bp_clear(&g->vm, at);
+	if (!reach(g, at, &r))
 		return false;
-	}
-	vm_bp_clear(&g->vm, at);
 
 	if (ctx->spin) {
-		vm_write(&g->vm, kernel_phys(at), spin, sizeof(spin));
+		vm_write(&g->vm, vm_translate(&g->vm, at), spin, sizeof(spin));
 		for (i = 0; i < ARRAY_SIZE(fill); i++)
 			vm_reg_set(&g->vm, fill[i],
 				   0x0101010101010101ULL * (0x11 * (i + 1)));
@@ -452,18 +550,29 @@ static bool enter_context(struct guest *g, const struct context *ctx)
 /* One instruction further within a window context; false at its end. */
 static bool next_in_window(struct guest *g)
 {
-	u64 end = sym_addr(g->ksym, g->ctx->until);
+	u64 end = sym_addr(g->ksym, g->ctx->until), rip;
 	struct regs r;
 
 	restore(g, "ctx");
 	vm_bp_clear(&g->vm, g->s0_rip);
 	vm_step(&g->vm);
-	if (now_rip(g, &r) == end) {
+	rip = now_rip(g, &r);
+	if (rip == end || !in_asm(g, rip)) {
 		vm_bp_set(&g->vm, g->s0_rip);
 		return false;
 	}
 	take_s0(g);
 	return true;
+}
+
+/* The next slot of a watchpoint context; false behind the last. */
+static bool next_slot(struct guest *g)
+{
+	const struct context *ctx = g->ctx;
+
+	if (++g->slot == PT_REGS_SLOTS)
+		return false;
+	return enter_context(g, ctx);
 }
 
 /* Pieces of a case. */
@@ -778,8 +887,8 @@ static bool trace(struct guest *g, const struct step *st,
 			continue;
 		}
 		if (in_asm(g, rip)) {
-			if (st->sweep != SWEEP_ZONE ||
-			    (rip >= begin && rip < end))
+			if (rip >= begin && rip < end &&
+			    (n || st->sweep != SWEEP_AFTER))
 				path_add(p, rip, st->sweep == SWEEP_PASSES);
 			prev = rip;
 			vm_step(&g->vm);
@@ -913,18 +1022,34 @@ static void explore(struct guest *g, struct sweep *sw, int at, int depth,
 
 /*
  * The return points of C must be known before a script leaves C by anything
- * but a call: trace the plain NMI once.
+ * but a call: trace the plain NMI into @p, and #MC in a handler.
  */
 static bool learn_returns(struct guest *g, struct path *p)
 {
 	static const struct step all = { .kind = STEP_SWEEP, .sweep = SWEEP_ALL };
+	static const struct event mce = {
+		.nr = 3,
+		.step = {
+			{ .kind = STEP_NMI },
+			{ .kind = STEP_RUN, .sym = "default_do_nmi" },
+			{ .kind = STEP_MCE },
+		},
+	};
+	struct path q = { 0 };
+	char detail[400];
 	bool ok;
 
 	g->nr_ret = 0;
 	vm_inject_nmi(&g->vm);
 	ok = trace(g, &all, STEP_NMI, p);
 	restore(g, "ctx");
-	return ok;
+	if (!ok)
+		return false;
+	if (do_steps(g, &mce, 0, mce.nr, NULL, detail, sizeof(detail)) == V_OK)
+		trace(g, &all, STEP_MCE, &q);
+	free(q.spot);
+	restore(g, "ctx");
+	return true;
 }
 
 static void sweep_context(struct guest *g, struct sweep *sw)
@@ -952,17 +1077,19 @@ static void emit(struct guest *g, struct sweep *sw, const char *name, FILE *out)
 	sw->nr = 0;
 }
 
-/* "name" or, in a window, "name@symbol+offset". */
+/* "name" or, in a window, "name@symbol+offset", or "name@slot". */
 static void context_name(struct guest *g, char *buf, size_t len)
 {
 	char label[160];
 
-	if (!g->ctx->until) {
+	if (g->ctx->watch) {
+		snprintf(buf, len, "%s@%d", g->ctx->name, g->slot);
+	} else if (g->ctx->until) {
+		label_of(g, g->s0_rip, label, sizeof(label));
+		snprintf(buf, len, "%s@%s", g->ctx->name, label);
+	} else {
 		snprintf(buf, len, "%s", g->ctx->name);
-		return;
 	}
-	label_of(g, g->s0_rip, label, sizeof(label));
-	snprintf(buf, len, "%s@%s", g->ctx->name, label);
 }
 
 static bool event_applies(struct guest *g, const struct event *ev,
@@ -1020,6 +1147,7 @@ done:
 void guest_context(struct guest *g, const struct context *ctx,
 		   const char *events, FILE *out)
 {
+	g->slot = 0;
 	if (!enter_context(g, ctx)) {
 		fprintf(out, "skip %s %s %s %s is not reached\n", g->entry,
 			g->machine->name, ctx->name, ctx->at);
@@ -1031,7 +1159,22 @@ void guest_context(struct guest *g, const struct context *ctx,
 		context_name(g, name, sizeof(name));
 		if (!g->opt->instance || !strcmp(g->opt->instance, name))
 			run_events(g, events, out);
-	} while (ctx->until && next_in_window(g));
+	} while ((ctx->until && next_in_window(g)) ||
+		 (ctx->watch && next_slot(g)));
+}
+
+static void read_text(void *arg, u64 addr, void *buf, size_t len)
+{
+	struct guest *g = arg;
+
+	while (len) {
+		size_t n = len > 1024 ? 1024 : len;
+
+		vm_read(&g->vm, kernel_phys(addr), buf, n);
+		addr += n;
+		buf = (u8 *)buf + n;
+		len -= n;
+	}
 }
 
 /*
@@ -1046,16 +1189,9 @@ void guest_mutant(struct guest *g, const struct mutant *mu, FILE *out)
 	char first[600] = "";
 	int i, cases = 0;
 
-	g->nr_patch = mutant_patches(g->ksym, mu, patch, ARRAY_SIZE(patch));
+	g->nr_patch = mutant_patches(g->ksym, mu, read_text, g, patch,
+				     ARRAY_SIZE(patch));
 	g->patch = patch;
-	for (i = 0; i < g->nr_patch; i++) {
-		u8 now[16];
-
-		vm_read(&g->vm, kernel_phys(patch[i].addr), now, patch[i].len);
-		if (memcmp(now, patch[i].old, patch[i].len))
-			die("mutant %s: the running text is not the built one at 0x%llx",
-			    mu->name, (unsigned long long)patch[i].addr);
-	}
 
 	for (i = 0; i < g->cfg->nr_context && !hit; i++) {
 		const struct context *ctx = &g->cfg->context[i];
@@ -1087,7 +1223,7 @@ void guest_mutant(struct guest *g, const struct mutant *mu, FILE *out)
 			}
 		}
 	}
-	fprintf(out, "mutant %s %d %s\n", mu->name, cases, first);
+	fprintf(out, "mutant %s %s %d %s\n", g->machine->name, mu->name, cases, first);
 	fflush(out);
 
 	g->nr_patch = 0;

@@ -100,6 +100,17 @@ bool sym_find(const struct symtab *t, const char *name, u64 *addr)
 	return false;
 }
 
+u64 sym_size(const struct symtab *t, const char *name)
+{
+	int i;
+
+	for (i = 0; i < t->nr; i++) {
+		if (!strcmp(t->sym[i].name, name))
+			return t->sym[i].size;
+	}
+	return 0;
+}
+
 /* @name may carry "+0xoffset". */
 u64 sym_addr(const struct symtab *t, const char *name)
 {
@@ -134,24 +145,4 @@ void sym_label(const struct symtab *t, u64 addr, char *buf, size_t len)
 	}
 	snprintf(buf, len, "%s+0x%llx", t->sym[lo - 1].name,
 		 (unsigned long long)(addr - t->sym[lo - 1].addr));
-}
-
-bool sym_bytes(const struct symtab *t, u64 addr, void *buf, size_t len)
-{
-	Elf_Scn *scn = NULL;
-
-	while ((scn = elf_nextscn(t->elf, scn))) {
-		Elf_Data *data;
-		GElf_Shdr sh;
-
-		if (!gelf_getshdr(scn, &sh) || sh.sh_type != SHT_PROGBITS ||
-		    !(sh.sh_flags & SHF_ALLOC))
-			continue;
-		if (addr < sh.sh_addr || addr + len > sh.sh_addr + sh.sh_size)
-			continue;
-		data = elf_rawdata(scn, NULL);
-		memcpy(buf, (u8 *)data->d_buf + (addr - sh.sh_addr), len);
-		return true;
-	}
-	return false;
 }
