@@ -57,13 +57,22 @@ static DEFINE_PER_CPU(struct latched_nmi_cause, latched_nmi_total);
 
 static bool latched_nmi_wanted __ro_after_init = true;
 
+/*
+ * The stacks of this CPU. The fix-up runs with breakpoints armed: the pointer
+ * is protected by within_cpu_entry(), and no preemption check reads more.
+ */
+#define latched_nmi_stack_bottom(name) \
+	CEA_ESTACK_BOT(raw_cpu_read(cea_exception_stacks), name)
+#define latched_nmi_stack_top(name) \
+	CEA_ESTACK_TOP(raw_cpu_read(cea_exception_stacks), name)
+
 /* The top frame of the stack @name of this CPU. */
 #define latched_nmi_frame_of(name) \
-	((struct latched_nmi_frame *)__this_cpu_ist_top_va(name) - 1)
+	((struct latched_nmi_frame *)latched_nmi_stack_top(name) - 1)
 
 static __always_inline struct latched_nmi_state *latched_nmi_state(void)
 {
-	return (void *)__this_cpu_ist_top_va(NMI) -
+	return (void *)latched_nmi_stack_top(NMI) -
 	       (sizeof(struct latched_nmi_frame) + sizeof(struct latched_nmi_state));
 }
 
@@ -206,8 +215,8 @@ noinstr void latched_nmi_fixup(struct pt_regs *regs)
 		latched_nmi_fixup_prologue(regs, state);
 	} else if (latched_nmi_in_user_prologue(regs->ip)) {
 		latched_nmi_fixup_user(regs, state);
-	} else if (regs->sp >= __this_cpu_ist_bottom_va(DB) &&
-		   regs->sp < __this_cpu_ist_top_va(DB) &&
+	} else if (regs->sp >= latched_nmi_stack_bottom(DB) &&
+		   regs->sp < latched_nmi_stack_top(DB) &&
 		   !ip_within_syscall_gap(regs) && !(debug->cs & 3) &&
 		   latched_nmi_in_user_prologue(debug->ip) && !state->nest_count) {
 		/*
@@ -299,7 +308,7 @@ static int __init latched_nmi_check_handler(unsigned int type, struct pt_regs *r
 		return NMI_HANDLED;
 
 	latched_nmi_check.on_stack =
-		(unsigned long)(regs + 1) == __this_cpu_ist_top_va(LATCHED_NMI);
+		(unsigned long)(regs + 1) == latched_nmi_stack_top(LATCHED_NMI);
 
 	iret_to_self();
 	latched_nmi_send();
