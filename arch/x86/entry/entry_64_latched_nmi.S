@@ -80,7 +80,8 @@
  *     nest_count and RIP ranges decide.
  * L5  nest_count = 1 is the last instruction of the prologue. Before it, the
  *     decision is a function of the REAL frame and the state alone, and so it
- *     can be taken again from the start (H2).
+ *     can be taken again from the start (H2). RSP is all that the prologue
+ *     changes: the REAL and the LATCHED stack need neither CLAC nor CLD.
  * L6  There is one frame: the one at the top of the LATCHED stack, which is
  *     part of pt_regs. It is not written between "copied" and IRET (H5).
  * L7  The dispatcher takes the latch before it runs the handlers. A nested NMI
@@ -104,17 +105,14 @@
  *     The dispatcher sets nest_count itself; at the end it first clears it and
  *     then tests the latch, since after the clear every NMI is a first one.
  */
-#include <linux/export.h>
 #include <linux/linkage.h>
 #include <linux/objtool.h>
 #include <asm/asm-offsets.h>
-#include <asm/asm.h>
 #include <asm/frame.h>
 #include <asm/latched_nmi.h>
 #include <asm/msr-index.h>
 #include <asm/nospec-branch.h>
 #include <asm/percpu.h>
-#include <asm/processor-flags.h>
 #include <asm/segment.h>
 #include <asm/smap.h>
 #include <asm/unwind_hints.h>
@@ -137,10 +135,6 @@ SYM_CODE_START(__nmi_prologue_begin)
 	ANNOTATE_NOENDBR
 	UNWIND_HINT_IRET_REGS
 
-.Lnested:
-	addl	$1, LATCHED_NMI_LATCH(%rsp)
-	iretq
-
 .Lnear_epilogue:
 	/* Modules are above the whole range (L10). */
 	cmpq	$__machine_check_latched_end, HWFRAME_RIP(%rsp)
@@ -154,8 +148,11 @@ SYM_CODE_START(__nmi_prologue_begin)
 	cmpq	$__nmi_epilogue_begin, (HWFRAME_RIP + LATCHED_NMI_MCE_DISTANCE)(%rsp)
 	jb	.Ltest_nest_count
 	cmpq	$__nmi_epilogue_end, (HWFRAME_RIP + LATCHED_NMI_MCE_DISTANCE)(%rsp)
-	jb	.Lnested
-	jmp	.Ltest_nest_count
+	jae	.Ltest_nest_count
+
+.Lnested:
+	incl	LATCHED_NMI_LATCH(%rsp)
+	iretq
 
 .Lrestart:
 	incw	LATCHED_NMI_RESTART(%rsp)
@@ -171,8 +168,6 @@ SYM_CODE_END(__nmi_prologue_begin)
 SYM_CODE_START(asm_exc_nmi_latched)
 	UNWIND_HINT_IRET_ENTRY
 	ENDBR
-	ASM_CLAC
-	cld
 
 	testb	$3, HWFRAME_CS(%rsp)
 	jnz	__nmi_user_prologue_begin
@@ -202,6 +197,8 @@ SYM_CODE_START(asm_exc_nmi_latched)
 SYM_INNER_LABEL(latched_nmi_handler, SYM_L_GLOBAL)
 	ANNOTATE_NOENDBR
 	UNWIND_HINT_IRET_REGS
+	ASM_CLAC
+	cld
 
 #ifdef CONFIG_DEBUG_ENTRY
 	cmpb	$1, (LATCHED_NMI_NEST_COUNT - LATCHED_NMI_DISTANCE)(%rsp)
@@ -231,12 +228,8 @@ SYM_INNER_LABEL(latched_nmi_handler, SYM_L_GLOBAL)
 	IBRS_EXIT save_reg=%r15
 	PARANOID_RESTORE_CR3 scratch_reg=%r15 save_reg=%r14
 
-	/* RBX holds GSBASE, or without FSGSBASE whether SWAPGS is due: if 0. */
-	ALTERNATIVE "jmp .Lno_fsgsbase", "wrgsbase %rbx; jmp .Lrestore_regs", X86_FEATURE_FSGSBASE
-.Lno_fsgsbase:
-	testl	%ebx, %ebx
-	jnz	.Lrestore_regs
-	swapgs
+	ALTERNATIVE "jmp .Lrestore_gs", "", X86_FEATURE_FSGSBASE
+	wrgsbase %rbx
 .Lrestore_regs:
 	POP_REGS
 	addq	$8, %rsp	/* ORIG_RAX */
@@ -296,6 +289,8 @@ SYM_CODE_END(asm_exc_machine_check_latched)
 SYM_CODE_START(__nmi_user_prologue_begin)
 	ANNOTATE_NOENDBR
 	UNWIND_HINT_IRET_REGS
+	ASM_CLAC
+	cld
 	pushq	%rdx
 	swapgs
 	FENCE_SWAPGS_USER_ENTRY
@@ -325,4 +320,12 @@ SYM_INNER_LABEL(__nmi_user_prologue_end, SYM_L_GLOBAL)
 
 	/* No exit work: it would enable interrupts. */
 	jmp	swapgs_restore_regs_and_return_to_usermode
+
+/* Without FSGSBASE: EBX == 0 -> SWAPGS. */
+.Lrestore_gs:
+	UNWIND_HINT_REGS
+	testl	%ebx, %ebx
+	jnz	.Lrestore_regs
+	swapgs
+	jmp	.Lrestore_regs
 SYM_CODE_END(__nmi_user_prologue_begin)

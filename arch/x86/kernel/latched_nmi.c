@@ -11,7 +11,6 @@
 #include <linux/cpumask.h>
 #include <linux/delay.h>
 #include <linux/init.h>
-#include <linux/kprobes.h>
 #include <linux/percpu.h>
 #include <linux/ptrace.h>
 #include <linux/seq_file.h>
@@ -76,13 +75,13 @@ static __always_inline struct latched_nmi_state *latched_nmi_state(void)
 	       (sizeof(struct latched_nmi_frame) + sizeof(struct latched_nmi_state));
 }
 
-/* Take the latch before the handlers run (L7). */
-static __always_inline void latched_nmi_take(struct latched_nmi_state *state)
+/* Take the latch before the handlers run (L7). Return: was anything latched? */
+static __always_inline bool latched_nmi_take(struct latched_nmi_state *state)
 {
 	unsigned int nested, restarted;
 
 	if (likely(!READ_ONCE(state->latch) && !READ_ONCE(state->restart)))
-		return;
+		return false;
 
 	/* A nested NMI may come in between: read and clear in one go. */
 	nested = arch_xchg(&state->latch, 0);
@@ -92,6 +91,7 @@ static __always_inline void latched_nmi_take(struct latched_nmi_state *state)
 	raw_cpu_add(latched_nmi_total.restarted, restarted);
 	raw_cpu_add(latched_nmi_cause.nested, nested);
 	raw_cpu_add(latched_nmi_cause.restarted, restarted);
+	return true;
 }
 
 /**
@@ -108,6 +108,7 @@ static __always_inline void latched_nmi_take(struct latched_nmi_state *state)
 __visible noinstr void exc_nmi_latched(struct pt_regs *regs)
 {
 	struct latched_nmi_state *state = latched_nmi_state();
+	bool run = true;
 
 	if (!user_mode(regs)) {
 		latched_nmi_take(state);
@@ -115,27 +116,47 @@ __visible noinstr void exc_nmi_latched(struct pt_regs *regs)
 		return;
 	}
 
+	/*
+	 * A first NMI between the clear and the next round takes the latch and
+	 * runs the handlers for it.
+	 */
 	do {
 		WRITE_ONCE(state->nest_count, 1);
-		latched_nmi_take(state);
-		exc_nmi(regs);
+		run |= latched_nmi_take(state);
+		if (run)
+			exc_nmi(regs);
+		run = false;
 		WRITE_ONCE(state->nest_count, 0);
 	} while (unlikely(READ_ONCE(state->latch)));
 }
 
-/* Copy the frame off the REAL stack, and let what comes now nest. */
+/*
+ * Copy the frame off the REAL stack, and let what comes now nest. If nest_count
+ * is 1 that was done, and the REAL frame possibly gone.
+ *
+ * #MC may come in the middle of #DB's copy, and copy as well. So all loads come
+ * before the test, and the stores after it repeat the same values.
+ */
 static __always_inline void latched_nmi_copy_frame(struct latched_nmi_state *state)
 {
-	struct latched_nmi_frame *real = latched_nmi_frame_of(NMI);
+	const struct latched_nmi_frame *real = latched_nmi_frame_of(NMI);
 	struct latched_nmi_frame *latched = latched_nmi_frame_of(LATCHED_NMI);
+	unsigned long dx	= READ_ONCE(real->dx);
+	unsigned long ip	= READ_ONCE(real->ip);
+	unsigned long cs	= READ_ONCE(real->cs);
+	unsigned long flags	= READ_ONCE(real->flags);
+	unsigned long sp	= READ_ONCE(real->sp);
+	unsigned long ss	= READ_ONCE(real->ss);
 
-	latched->dx	= real->dx;
-	latched->ip	= real->ip;
-	latched->cs	= real->cs;
-	latched->flags	= real->flags;
-	latched->sp	= real->sp;
-	latched->ss	= real->ss;
-	barrier();
+	if (READ_ONCE(state->nest_count))
+		return;
+
+	WRITE_ONCE(latched->dx, dx);
+	WRITE_ONCE(latched->ip, ip);
+	WRITE_ONCE(latched->cs, cs);
+	WRITE_ONCE(latched->flags, flags);
+	WRITE_ONCE(latched->sp, sp);
+	WRITE_ONCE(latched->ss, ss);
 	WRITE_ONCE(state->nest_count, 1);
 }
 
@@ -149,8 +170,6 @@ static __always_inline void latched_nmi_fixup_prologue(struct pt_regs *regs,
 {
 	struct latched_nmi_frame *real = latched_nmi_frame_of(NMI);
 
-	/* The prologue may not have got to CLAC and CLD. */
-	regs->flags	&= ~(X86_EFLAGS_AC | X86_EFLAGS_DF);
 	regs->sp	= (unsigned long)&latched_nmi_frame_of(LATCHED_NMI)->ip;
 	regs->ip	= (unsigned long)latched_nmi_handler;
 
@@ -181,9 +200,7 @@ static __always_inline void latched_nmi_fixup_user(struct pt_regs *regs,
 {
 	struct latched_nmi_frame *real = latched_nmi_frame_of(NMI);
 
-	/* The second #MC finds it done, and the REAL frame possibly gone. */
-	if (!state->nest_count)
-		latched_nmi_copy_frame(state);
+	latched_nmi_copy_frame(state);
 
 	if (regs->sp == (unsigned long)&real->dx ||
 	    regs->sp == (unsigned long)&real->ip)
@@ -218,7 +235,7 @@ noinstr void latched_nmi_fixup(struct pt_regs *regs)
 	} else if (regs->sp >= latched_nmi_stack_bottom(DB) &&
 		   regs->sp < latched_nmi_stack_top(DB) &&
 		   !ip_within_syscall_gap(regs) && !(debug->cs & 3) &&
-		   latched_nmi_in_user_prologue(debug->ip) && !state->nest_count) {
+		   latched_nmi_in_user_prologue(debug->ip)) {
 		/*
 		 * #MC hit the #DB that hit the prologue before #DB's own fix-up,
 		 * which finds the frame copied and moves RSP and RDX. In the
@@ -228,9 +245,6 @@ noinstr void latched_nmi_fixup(struct pt_regs *regs)
 	}
 }
 
-/*
- * Not inlined: the hook in the kernel's NMI code is the test only.
- */
 void __latched_nmi_report(struct pt_regs *regs)
 {
 	struct latched_nmi_cause cause;
@@ -239,7 +253,6 @@ void __latched_nmi_report(struct pt_regs *regs)
 	cause.restarted = this_cpu_xchg(latched_nmi_cause.restarted, 0);
 	trace_latched_nmi_run(instruction_pointer(regs), cause.nested, cause.restarted);
 }
-NOKPROBE_SYMBOL(__latched_nmi_report);
 
 /**
  * latched_nmi_show_interrupts - the latched NMI rows of /proc/interrupts
@@ -325,15 +338,9 @@ static const char * __init latched_nmi_self_check(void)
 	const struct latched_nmi_state *state = latched_nmi_state();
 	unsigned int timeout_us = USEC_PER_SEC;
 
-	if (register_nmi_handler(NMI_LOCAL, latched_nmi_check_handler, NMI_FLAG_FIRST,
-				 "latched_nmi_check", __initdata))
-		return "no handler could be registered";
-
 	latched_nmi_send();
 	while (READ_ONCE(latched_nmi_check.runs) < 2 && --timeout_us)
 		udelay(1);
-
-	unregister_nmi_handler(NMI_LOCAL, "latched_nmi_check");
 
 	if (!latched_nmi_check.runs)
 		return "an NMI was not delivered";
@@ -341,7 +348,7 @@ static const char * __init latched_nmi_self_check(void)
 		return "an NMI did not run on the latched stack";
 	if (!latched_nmi_check.nested)
 		return "a nested NMI was not latched";
-	if (latched_nmi_check.runs != 2)
+	if (!timeout_us)
 		return "a latched NMI was not served";
 	if (state->nest_count || state->latch || state->restart)
 		return "the state at rest is not 0";
@@ -364,20 +371,30 @@ static int __init latched_nmi_init(void)
 		return 0;
 	}
 
-	if (!boot_cpu_has(X86_FEATURE_APIC)) {
+	if (!boot_cpu_has(X86_FEATURE_APIC) || apic_is_disabled) {
 		pr_info("NMI entry: latched, not checked: no local APIC\n");
 		return 0;
 	}
 
+	if (register_nmi_handler(NMI_LOCAL, latched_nmi_check_handler, NMI_FLAG_FIRST,
+				 "latched_nmi_check", __initdata)) {
+		pr_warn("NMI entry: latched, not checked: no handler could be registered\n");
+		return 0;
+	}
 	failure = latched_nmi_self_check();
+	unregister_nmi_handler(NMI_LOCAL, "latched_nmi_check");
+
 	if (failure) {
 		idt_setup_nmi_entry(false);
+		/* What the classic entry expects at rest (L2). */
+		*latched_nmi_state() = (struct latched_nmi_state){ };
 		pr_err("NMI entry: classic; the latched entry failed its self-check: %s\n",
 		       failure);
 		return 0;
 	}
 
-	pr_info("NMI entry: latched; self-check passed: 2 handler runs, 1 caused by the latch\n");
+	pr_info("NMI entry: latched; self-check passed: %u handler runs, one for a nested NMI\n",
+		latched_nmi_check.runs);
 	return 0;
 }
 early_initcall(latched_nmi_init);
