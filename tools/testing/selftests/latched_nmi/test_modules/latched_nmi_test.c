@@ -56,6 +56,10 @@
  *		(with "none", where NMIs are still masked, after the run). It must not
  *		run the handler inside the handler, and a handler run must begin
  *		afterwards. Reading shows the last result.
+ *   backtrace	(wo) Write "<cpu>": sends an NMI to <cpu>, whose handler prints its
+ *		stack with dump_stack().
+ *   pt_regs	(ro) Address of the user registers on the kernel stack of the task
+ *		that reads: what the entry code writes on the way in from user mode.
  *   stats	(ro) One counter a line: its name, its total, its value for each
  *		possible CPU.
  *
@@ -200,6 +204,7 @@ static const char * const latched_nmi_test_names[NR_ALL_STATS] = {
  * @nested_user: rounds of the operation "nested" that interrupted user mode
  * @nested_faults: rounds of it that took their fault
  * @nested_after: rounds of it where the next run began after the nested NMI
+ * @dump: the next handler run prints its stack
  */
 struct latched_nmi_test_cpu {
 	atomic_long_t		sent;
@@ -216,6 +221,7 @@ struct latched_nmi_test_cpu {
 	unsigned int		nested_user;
 	unsigned int		nested_faults;
 	unsigned int		nested_after;
+	bool			dump;
 };
 
 static DEFINE_PER_CPU(struct latched_nmi_test_cpu, latched_nmi_test_cpu) = {
@@ -341,36 +347,42 @@ static int latched_nmi_test_bp_register(void)
 	return PTR_ERR_OR_ZERO((void __force *)latched_nmi_test_bp);
 }
 
-/**
- * latched_nmi_test_set_faults() - Set the faults that each handler run takes
- * @faults: their bit mask
- *
- * Debug registers are only claimed while they are needed.
- *
- * Return: 0, or an error if there is no free debug register.
- */
-static int latched_nmi_test_set_faults(unsigned long faults)
+/* Claims the debug registers, or gives them up. */
+static int latched_nmi_test_want_bp(bool want)
 {
-	bool had = test_bit(FAULT_DB, &latched_nmi_test_faults);
-	bool has = test_bit(FAULT_DB, &faults);
 	int ret;
 
 	lockdep_assert_held(&latched_nmi_test_mutex);
 
-	if (has && !had) {
+	if (want == !!latched_nmi_test_bp)
+		return 0;
+
+	if (want) {
 		ret = latched_nmi_test_bp_register();
 		if (ret)
-			return ret;
+			latched_nmi_test_bp = NULL;
+		return ret;
 	}
 
-	WRITE_ONCE(latched_nmi_test_faults, faults);
-
-	if (had && !has) {
-		/* A handler run may have read the old value. */
-		synchronize_rcu();
-		unregister_wide_hw_breakpoint(latched_nmi_test_bp);
-	}
+	/* A handler run may still be about to take the fault. */
+	synchronize_rcu();
+	unregister_wide_hw_breakpoint(latched_nmi_test_bp);
+	latched_nmi_test_bp = NULL;
 	return 0;
+}
+
+static int latched_nmi_test_set_faults(unsigned long faults)
+{
+	bool db = test_bit(FAULT_DB, &faults);
+	int ret = 0;
+
+	if (db)
+		ret = latched_nmi_test_want_bp(true);
+	if (!ret)
+		WRITE_ONCE(latched_nmi_test_faults, faults);
+	if (!db)
+		latched_nmi_test_want_bp(false);
+	return ret;
 }
 
 static void latched_nmi_test_fault_user(void)
@@ -844,6 +856,11 @@ static int latched_nmi_test_handler(unsigned int type, struct pt_regs *regs)
 	if (c->nested_kind >= 0)
 		latched_nmi_test_nest(c, regs);
 
+	if (c->dump) {
+		c->dump = false;
+		dump_stack();
+	}
+
 	if (hold_ns)
 		ndelay(hold_ns);
 
@@ -1109,7 +1126,6 @@ static ssize_t latched_nmi_test_chase_parse(char *buf)
 
 static ssize_t latched_nmi_test_nested_parse(char *buf)
 {
-	unsigned long faults = latched_nmi_test_faults;
 	unsigned int rounds = 1;
 	int cpu = -1, kind, ret;
 	char name[16];
@@ -1121,18 +1137,14 @@ static ssize_t latched_nmi_test_nested_parse(char *buf)
 	if (kind < 0)
 		return kind;
 
-	/*
-	 * The breakpoint has to be there. That each run takes this fault in
-	 * addition does not matter.
-	 */
 	if (kind == FAULT_DB) {
-		ret = latched_nmi_test_set_faults(faults | BIT(FAULT_DB));
+		ret = latched_nmi_test_want_bp(true);
 		if (ret)
 			return ret;
 	}
 
 	ret = latched_nmi_test_nested(kind, rounds, cpu);
-	latched_nmi_test_set_faults(faults);
+	latched_nmi_test_want_bp(test_bit(FAULT_DB, &latched_nmi_test_faults));
 	return ret;
 }
 
@@ -1154,6 +1166,25 @@ static ssize_t latched_nmi_test_faults_parse(char *buf)
 	}
 
 	return latched_nmi_test_set_faults(faults);
+}
+
+static ssize_t latched_nmi_test_backtrace_parse(char *buf)
+{
+	struct latched_nmi_test_target t;
+	int cpu, ret;
+
+	ret = kstrtoint(strim(buf), 0, &cpu);
+	if (ret)
+		return ret;
+
+	ret = latched_nmi_test_begin(&t, cpu);
+	if (ret)
+		return ret;
+
+	WRITE_ONCE(t.c->dump, true);
+	latched_nmi_test_wait(&t, &t.c->done, latched_nmi_test_send(t.cpu));
+	latched_nmi_test_end(&t);
+	return t.lost ? -EIO : 0;
 }
 
 static ssize_t latched_nmi_test_write(const char __user *ubuf, size_t count,
@@ -1211,7 +1242,7 @@ static int latched_nmi_test_faults_open(struct inode *inode, struct file *file)
 	return single_open(file, latched_nmi_test_faults_show, NULL);
 }
 
-#define LATCHED_NMI_TEST_FOPS(name, opener)					\
+#define LATCHED_NMI_TEST_FOPS(name, opener, releaser)				\
 static ssize_t latched_nmi_test_##name##_write(struct file *file,		\
 					       const char __user *ubuf,		\
 					       size_t count, loff_t *ppos)	\
@@ -1226,13 +1257,14 @@ static const struct file_operations latched_nmi_test_##name##_fops = {		\
 	.read		= seq_read,						\
 	.write		= latched_nmi_test_##name##_write,			\
 	.llseek		= seq_lseek,						\
-	.release	= single_release,					\
+	.release	= releaser,						\
 }
 
-LATCHED_NMI_TEST_FOPS(faults, latched_nmi_test_faults_open);
-LATCHED_NMI_TEST_FOPS(storm, latched_nmi_test_result_open);
-LATCHED_NMI_TEST_FOPS(chase, latched_nmi_test_result_open);
-LATCHED_NMI_TEST_FOPS(nested, latched_nmi_test_result_open);
+LATCHED_NMI_TEST_FOPS(faults, latched_nmi_test_faults_open, single_release);
+LATCHED_NMI_TEST_FOPS(backtrace, simple_open, NULL);
+LATCHED_NMI_TEST_FOPS(storm, latched_nmi_test_result_open, single_release);
+LATCHED_NMI_TEST_FOPS(chase, latched_nmi_test_result_open, single_release);
+LATCHED_NMI_TEST_FOPS(nested, latched_nmi_test_result_open, single_release);
 
 static unsigned long latched_nmi_test_value(int stat, unsigned int cpu)
 {
@@ -1264,6 +1296,13 @@ static int latched_nmi_test_stats_show(struct seq_file *m, void *unused)
 	return 0;
 }
 DEFINE_SHOW_ATTRIBUTE(latched_nmi_test_stats);
+
+static int latched_nmi_test_pt_regs_show(struct seq_file *m, void *unused)
+{
+	seq_printf(m, "0x%lx\n", (unsigned long)task_pt_regs(current));
+	return 0;
+}
+DEFINE_SHOW_ATTRIBUTE(latched_nmi_test_pt_regs);
 
 static ssize_t latched_nmi_test_reset_write(struct file *file,
 					    const char __user *ubuf,
@@ -1321,6 +1360,10 @@ static void __init latched_nmi_test_create_files(void)
 			    &latched_nmi_test_chase_fops);
 	debugfs_create_file("nested", 0600, dir, &latched_nmi_test_nested_result,
 			    &latched_nmi_test_nested_fops);
+	debugfs_create_file("backtrace", 0200, dir, NULL,
+			    &latched_nmi_test_backtrace_fops);
+	debugfs_create_file("pt_regs", 0400, dir, NULL,
+			    &latched_nmi_test_pt_regs_fops);
 	debugfs_create_file("stats", 0400, dir, NULL, &latched_nmi_test_stats_fops);
 	debugfs_create_file("reset", 0200, dir, NULL, &latched_nmi_test_reset_fops);
 	latched_nmi_test_dir = dir;

@@ -1,0 +1,77 @@
+#!/bin/sh
+# SPDX-License-Identifier: GPL-2.0
+# shellcheck shell=dash
+#
+# What the kernel has said at boot: who serves NMIs, and its own tests of them.
+
+. "$(dirname "$0")/lib.sh"
+
+log=$(mktemp)
+dmesg >"$log"
+
+words=$(tr ' ' '\n' </proc/cmdline | sed -n 's/^nmi_entry=//p')
+known=$(echo "$words" | grep -x -e latched -e classic | tail -n 1)
+unknown=$(echo "$words" | grep -v -x -e latched -e classic -e '')
+
+entry_line()
+{
+	grep "NMI entry: ${known:-latched}" "$log"
+}
+
+unknown_warned()
+{
+	local word
+
+	for word in $unknown; do
+		grep "nmi_entry=$word: unknown" "$log" || return
+	done
+}
+
+nmi_selftest()
+{
+	sed -n '/NMI testsuite/,/---$/p' "$log" | grep -E 'ok|FAIL|TIMEOUT|ERROR'
+	grep -q 'Good, all .* testcases passed' "$log"
+}
+
+# The lines of the suite, to the one that closes it.
+kunit_suite()
+{
+	sed -n "/KTAP version 1/,\$p" "$log" | sed 's/^\[[^]]*\] *//' |
+		grep -E "^(not )?ok .*[ :]$1( |\$)|^# $1: "
+}
+
+kprobes_passed()
+{
+	kunit_suite kprobes_test
+	kunit_suite kprobes_test | grep -q '^ok'
+}
+
+ktap_print_header
+ktap_set_plan 4
+
+if ! grep -q "NMI entry:" "$log" && [ -z "$words" ]; then
+	test_skip boot-entry_line "no latched NMI entry in this kernel"
+else
+	ktap_test_result boot-entry_line entry_line
+fi
+
+if [ -n "$unknown" ]; then
+	ktap_test_result boot-unknown_entry unknown_warned
+else
+	test_skip boot-unknown_entry "no unknown nmi_entry= on the command line"
+fi
+
+if grep -q 'NMI testsuite' "$log"; then
+	ktap_test_result boot-nmi_selftest nmi_selftest
+else
+	test_skip boot-nmi_selftest "no CONFIG_DEBUG_NMI_SELFTEST"
+fi
+
+if grep -q 'Subtest: kprobes_test' "$log"; then
+	ktap_test_result boot-kprobes_kunit kprobes_passed
+else
+	test_skip boot-kprobes_kunit "no CONFIG_KPROBES_SANITY_TEST or no kunit.enable=1"
+fi
+
+rm -f "$log"
+ktap_finished

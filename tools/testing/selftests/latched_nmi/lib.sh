@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: GPL-2.0
+# shellcheck shell=dash
+#
+# What the test scripts share; they run in a guest with busybox.
+
+# shellcheck source=/dev/null
+. "$(dirname "$0")/ktap_helpers.sh"
+
+debugfs=/sys/kernel/debug/latched_nmi_test
+tracefs=/sys/kernel/tracing
+pmu=/sys/bus/event_source/devices/latched_nmi_test
+
+# Which entry serves NMIs: latched or classic.
+entry()
+{
+	if dmesg | grep -q "NMI entry: latched"; then
+		echo latched
+	else
+		echo classic
+	fi
+}
+
+# stat NAME [CPU]: a counter of the module, of all CPUs by default.
+stat()
+{
+	awk -v name="$1" -v col="$((${2:--2} + 4))" \
+		'$1 == name { print $(col == 2 ? 2 : col - 1) }' $debugfs/stats
+}
+
+# irq_row NAME: sum of a row of /proc/interrupts over all CPUs; empty without it.
+irq_row()
+{
+	awk -v name="$1:" '$1 == name {
+		sum = 0
+		for (i = 2; $i ~ /^[0-9]+$/; i++)
+			sum += $i
+		print sum
+	}' /proc/interrupts
+}
+
+# op FILE WORDS...: an operation of the module; its result line on stdout.
+op()
+{
+	local file=$1
+
+	shift
+	echo "$*" >"$debugfs/$file" || return
+	cat "$debugfs/$file"
+}
+
+# field NAME LINE: the value of NAME= in a result line.
+field()
+{
+	echo "$2" | tr ' ' '\n' | sed -n "s/^$1=//p"
+}
+
+cpus()
+{
+	grep -c ^processor /proc/cpuinfo
+}
+
+# test_skip NAME REASON
+test_skip()
+{
+	__ktap_test ok "$1" "SKIP $2"
+	KTAP_CNT_SKIP=$((KTAP_CNT_SKIP + 1))
+}
+
+# need FILE REASON: skips the whole script if there is no FILE.
+need()
+{
+	[ -e "$1" ] && return
+	ktap_skip_all "$2"
+	exit "$KSFT_SKIP"
+}
+
+need_module()
+{
+	need $debugfs "the module latched_nmi_test is not loaded"
+}
+
+need_two_cpus()
+{
+	[ "$(cpus)" -ge 2 ] && return
+	ktap_skip_all "no second CPU that could send NMIs"
+	exit "$KSFT_SKIP"
+}
+
+# spin MODE [CPU]: keeps a CPU in user or kernel mode until stop_spin.
+spin()
+{
+	spin_ready=$(mktemp)
+	"$(dirname "$0")/spin" "$1" "${2:-0}" >"$spin_ready" &
+	spin_pid=$!
+	while ! [ -s "$spin_ready" ] && kill -0 $spin_pid 2>/dev/null; do
+		sleep 0.05
+	done
+}
+
+stop_spin()
+{
+	kill "$spin_pid" 2>/dev/null
+	wait "$spin_pid" 2>/dev/null
+	rm -f "$spin_ready"
+}

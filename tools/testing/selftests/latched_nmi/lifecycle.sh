@@ -1,0 +1,91 @@
+#!/bin/sh
+# SPDX-License-Identifier: GPL-2.0
+# shellcheck shell=dash
+#
+# CPUs and the module come and go while NMIs arrive.
+
+. "$(dirname "$0")/lib.sh"
+
+online=/sys/devices/system/cpu/cpu1/online
+
+# CPU 1 leaves while it samples itself and sends to CPU 0.
+hotplug()
+{
+	local i recorder status=0
+
+	perf record -q -o /dev/null -e latched_nmi_test/ipi/ -c 200000 -a -- sleep 60 \
+		>/dev/null 2>&1 &
+	recorder=$!
+	sleep 0.3
+	for i in 1 2 3; do
+		echo 0 >$online || status=1
+		[ "$(cat $online)" = 0 ] || status=1
+		echo 1 2>/dev/null "1 1 0 1" >$debugfs/storm && status=1
+		echo 1 >$online || status=1
+		[ "$(cat $online)" = 1 ] || status=1
+	done
+	kill -INT $recorder
+	wait $recorder
+	[ $status = 0 ] || return
+
+	for i in 0 1; do
+		set -- "$(op storm 200 1 1000 $i)"
+		echo "# CPU $i: $1"
+		[ "$(field result "$1")" = pass ] || status=1
+	done
+	return $status
+}
+
+reload()
+{
+	local i recorder
+
+	for i in 1 2 3; do
+		perf record -q -o /dev/null -e latched_nmi_test/ipi/ -c 100000 -a -- \
+			sleep 60 >/dev/null 2>&1 &
+		recorder=$!
+		sleep 0.2
+		echo "500 10 1000" >$debugfs/storm
+		# In use: it has to refuse.
+		! rmmod latched_nmi_test 2>/dev/null || return
+		kill -INT $recorder
+		wait $recorder
+		rmmod latched_nmi_test || return
+		insmod "$LATCHED_NMI_TEST_MODULE" || return
+		[ "$(field result "$(op storm 100)")" = pass ] || return
+	done
+}
+
+# All that was sent was seen. A storm makes sure that there is something.
+nothing_lost()
+{
+	op storm 100 >/dev/null
+	awk '{ print "# " $1, $2 }' $debugfs/stats
+	[ "$(stat sent)" -gt 0 ] && [ "$(stat lost)" = 0 ] && [ "$(stat unseen)" = 0 ] &&
+		[ "$(stat reentered)" = 0 ]
+}
+
+need_module
+need_two_cpus
+ktap_print_header
+ktap_set_plan 3
+
+ktap_test_result all-nothing_lost nothing_lost
+
+if ! perf --version >/dev/null 2>&1; then
+	test_skip offline-nmi "no perf in this guest"
+	test_skip module-reload "no perf in this guest"
+else
+	if [ -e $online ]; then
+		ktap_test_result offline-nmi hotplug
+	else
+		test_skip offline-nmi "CPU 1 cannot go offline"
+	fi
+	if [ -n "$LATCHED_NMI_TEST_MODULE" ]; then
+		ktap_test_result module-reload reload
+	else
+		test_skip module-reload "the module is built in, or its file unknown"
+	fi
+fi
+
+ktap_finished

@@ -1,0 +1,53 @@
+#!/bin/sh
+# SPDX-License-Identifier: GPL-2.0
+# shellcheck shell=dash
+#
+# An NMI that nests after each kind of fault in the handler, which had interrupted
+# kernel or user mode: it does not enter the handler, it is not lost, the run for
+# it begins after it. The module verifies that.
+
+. "$(dirname "$0")/lib.sh"
+
+rounds=100
+kinds="none int3 page vmalloc user gp db iret"
+
+# nested ZONE KIND
+nested()
+{
+	local zone=$1 kind=$2 nmn line user
+
+	nmn=$(irq_row NMN)
+	line=$(op nested "$kind" $rounds 0) || return
+	echo "# $line"
+
+	[ "$(field result "$line")" = pass ] || return
+	[ "$(field begun_after "$line")" = $rounds ] || return
+
+	# The spinning program has to have been hit where it says it is.
+	user=$(field user "$line")
+	case $zone in
+	user)	[ "$user" -gt $((rounds / 2)) ] || return ;;
+	kernel)	[ "$user" -lt $((rounds / 2)) ] || return ;;
+	esac
+
+	# Only an IRET in the handler lets an NMI nest. The latch has served it.
+	[ "$kind" != none ] && [ -n "$nmn" ] && [ "$(entry)" = latched ] || return 0
+	nmn=$(($(irq_row NMN) - nmn))
+	echo "# NMN: $nmn"
+	[ $nmn -ge $rounds ]
+}
+
+need_module
+need_two_cpus
+ktap_print_header
+ktap_set_plan 16
+
+for zone in kernel user; do
+	spin $zone 0
+	for kind in $kinds; do
+		ktap_test_result "$zone-nmi_nested_$kind" nested $zone $kind
+	done
+	stop_spin
+done
+
+ktap_finished

@@ -1,0 +1,158 @@
+#!/bin/sh
+# SPDX-License-Identifier: GPL-2.0
+# shellcheck shell=dash
+#
+# perf and kprobes in NMI context.
+
+. "$(dirname "$0")/lib.sh"
+
+dir=$(mktemp -d)
+
+record()
+{
+	perf record -q -o "$dir/data" "$@" >"$dir/log" 2>&1 && return
+	sed 's/^/# /' "$dir/log"
+	return 1
+}
+
+# script [FIELDS]: the samples as text, one block each.
+script()
+{
+	perf script -i "$dir/data" -F "${1:-comm,cpu,ip,sym}" 2>/dev/null
+}
+
+# ZONE FUNCTION: the function is in the call chains of the zone's program.
+callchain()
+{
+	local zone=$1 function=$2 hits
+
+	spin "$zone" 0
+	record -e latched_nmi_test/ipi/ -c 1000000 -C 0 -g -- sleep 0.5
+	stop_spin
+	hits=$(script | grep -c "$function")
+	echo "# $hits samples with $function"
+	[ "$hits" -ge 50 ]
+}
+
+# MODIFIER REJECTED: perf's :u and :k are obeyed.
+exclude()
+{
+	local hits wrong
+
+	spin "$2" 0
+	record -e "latched_nmi_test/ipi/$1" -c 1000000 -C 0 -- sleep 0.3
+	stop_spin
+	hits=$(script ip | grep -c .)
+	case $1 in
+	u)	wrong=$(script ip | grep -c '^ *ffff') ;;
+	k)	wrong=$(script ip | grep -vc '^ *ffff') ;;
+	esac
+	echo "# $hits samples, $wrong of them of the other mode"
+	[ "$hits" -ge 20 ] && [ "$wrong" -eq 0 ]
+}
+
+# The frequency is kept within what a loaded host makes of it.
+frequency()
+{
+	local before after
+
+	before=$(stat samples)
+	record -e latched_nmi_test/ipi/ -F 1000 -C 0 -- sleep 1
+	after=$(stat samples)
+	echo "# $((after - before)) samples in about 1 s at 1000 Hz"
+	[ $((after - before)) -ge 200 ] && [ $((after - before)) -le 3000 ]
+}
+
+# The user-stack walk of perf page-faults in NMI by itself.
+dwarf()
+{
+	local samples
+
+	spin user 0
+	record -e latched_nmi_test/ipi/ -c 2000000 -C 0 --call-graph dwarf,4096 -- sleep 0.5
+	stop_spin
+	samples=$(script comm,ip | grep -c '^spin')
+	echo "# $samples samples with a copy of the user stack"
+	[ "$samples" -ge 20 ]
+}
+
+# The tracepoint sees every run of the module's handler.
+tracepoint()
+{
+	local runs counted
+
+	runs=$(stat runs)
+	perf stat -x, -o "$dir/stat" -a -e nmi:nmi_handler \
+		--filter "handled > 0" -- sh -c "echo 500 > $debugfs/storm"
+	runs=$(($(stat runs) + $(stat late) - runs))
+	counted=$(awk -F, '/nmi_handler/ { print $1 }' "$dir/stat")
+	echo "# nmi:nmi_handler counted $counted, the module $runs"
+	[ "$runs" -gt 0 ] && [ "$counted" -ge "$runs" ]
+}
+
+# A true int3 in NMI context, traced there: Z in the flags of the trace.
+kprobe()
+{
+	local hits
+
+	echo 0 >/proc/sys/debug/kprobes-optimization 2>/dev/null
+	echo >$tracefs/trace
+	echo "p:latched_nmi_probe default_get_nmi_reason" >>$tracefs/kprobe_events || return
+	echo 1 >$tracefs/events/kprobes/latched_nmi_probe/enable
+	echo "p:latched_nmi_mid latched_nmi_test_handler+9" >>$tracefs/kprobe_events 2>/dev/null
+	[ ! -d $tracefs/events/kprobes/latched_nmi_mid ] ||
+		echo 1 >$tracefs/events/kprobes/latched_nmi_mid/enable
+	op storm 200 1 1000 0 >/dev/null
+	hits=$(grep 'latched_nmi_\(probe\|mid\):' $tracefs/trace | grep -c '\] [^ ]*Z')
+	grep -m 2 'latched_nmi_\(probe\|mid\):' $tracefs/trace | sed 's/^/# /'
+	echo 0 >$tracefs/events/kprobes/enable
+	echo >$tracefs/kprobe_events
+	echo 1 >/proc/sys/debug/kprobes-optimization 2>/dev/null
+	echo "# $hits hits in NMI"
+	[ "$hits" -ge 200 ]
+}
+
+# perf samples the runs that the latch has caused.
+latched_record()
+{
+	local samples nested
+
+	nested=$(irq_row NMN)
+	record -a -e latched_nmi:latched_nmi_run -g -- \
+		sh -c "echo page 50 0 > $debugfs/nested"
+	nested=$(($(irq_row NMN) - nested))
+	samples=$(script comm,event,trace | grep -c latched_nmi_run)
+	echo "# $samples samples, NMN: $nested"
+	[ "$samples" -ge 50 ]
+}
+
+need_module
+need_two_cpus
+if ! perf --version >/dev/null 2>&1; then
+	ktap_skip_all "no perf in this guest"
+	exit "$KSFT_SKIP"
+fi
+ktap_print_header
+ktap_set_plan 10
+
+ktap_test_result kernel-perf_callchain callchain kernel ksys_read
+ktap_test_result user-perf_callchain callchain user latched_nmi_spin_user
+ktap_test_result user-perf_exclude_kernel exclude u user
+ktap_test_result kernel-perf_exclude_user exclude k kernel
+ktap_test_result kernel-perf_frequency frequency
+ktap_test_result user-perf_dwarf dwarf
+ktap_test_result handler-perf_tracepoint tracepoint
+ktap_test_result handler-kprobe kprobe
+
+echo "int3 page vmalloc user gp db iret" >$debugfs/faults
+ktap_test_result user-perf_callchain_faults callchain user latched_nmi_spin_user
+echo none >$debugfs/faults
+
+if [ "$(entry)" = latched ]; then
+	ktap_test_result handler-perf_latched latched_record
+else
+	test_skip handler-perf_latched "the classic entry has no latch to trace"
+fi
+
+rm -rf "$dir"
+ktap_finished

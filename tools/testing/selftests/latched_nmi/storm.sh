@@ -1,0 +1,136 @@
+#!/bin/sh
+# SPDX-License-Identifier: GPL-2.0
+# shellcheck shell=dash
+#
+# Storms of NMIs: a microsecond apart, in bursts, while the handler runs, and at
+# its exit path. None may be lost, none may enter a running handler.
+
+. "$(dirname "$0")/lib.sh"
+
+# storm FAULTS HOLD_NS NMIS BURST GAP_NS
+storm()
+{
+	local line
+
+	echo "$1" >$debugfs/faults
+	echo "$2" >$debugfs/hold_ns
+	line=$(op storm "$3" "$4" "$5" 0)
+	echo "# $line"
+	echo none >$debugfs/faults
+	echo 0 >$debugfs/hold_ns
+	[ "$(field result "$line")" = pass ] &&
+		[ "$(field sent "$line")" = "$3" ] &&
+		[ "$(field runs "$line")" -gt 0 ]
+}
+
+all="int3 page vmalloc user gp db iret"
+
+on_zone()
+{
+	local zone=$1 result
+
+	shift
+	spin "$zone" 0
+	taskset 2 sleep 0
+	storm "$@"
+	result=$?
+	stop_spin
+	return $result
+}
+
+# NMIs that arrive while a handler with unmasked NMIs spins: the latch has to run.
+# On the classic path, too, but there nothing counts it.
+handler_storm()
+{
+	local nmn
+
+	nmn=$(irq_row NMN)
+	storm iret 200000 500 10 20000 || return
+	[ "$(entry)" = latched ] || return 0
+	nmn=$(($(irq_row NMN) - nmn))
+	echo "# NMN: $nmn"
+	[ $nmn -gt 0 ]
+}
+
+# Not every round can hit an epilogue of a few instructions.
+chase()
+{
+	local line nmr
+
+	nmr=$(irq_row NMR)
+	echo iret >$debugfs/faults
+	line=$(op chase 2000 30000 0)
+	echo none >$debugfs/faults
+	echo "# $line"
+	[ "$(field result "$line")" = pass ] || return
+	restarted=$(($(irq_row NMR) - ${nmr:-0}))
+	echo "# NMR: $restarted"
+}
+
+rows()
+{
+	grep -E '^ *(NMN|NMR):' /proc/interrupts
+	[ -n "$(irq_row NMN)" ] && [ -n "$(irq_row NMR)" ]
+}
+
+no_rows_move()
+{
+	[ "$(irq_row NMN)" = "${nmn_before}" ] && [ "$(irq_row NMR)" = "${nmr_before}" ]
+}
+
+tracepoint()
+{
+	local event=$tracefs/events/latched_nmi/latched_nmi_run nested
+
+	echo >$tracefs/trace
+	echo 1 >$event/enable
+	nested=$(irq_row NMN)
+	op nested page 20 0 >/dev/null
+	nested=$(($(irq_row NMN) - nested))
+	echo 0 >$event/enable
+	grep latched_nmi_run $tracefs/trace | head -n 3 | sed 's/^/# /'
+	runs=$(grep -c latched_nmi_run: $tracefs/trace)
+	echo "# NMN: $nested, traced: $runs"
+	[ "$runs" -ge 20 ] && [ "$nested" -ge 20 ]
+}
+
+need_module
+need_two_cpus
+ktap_print_header
+ktap_set_plan 8
+
+# The writer of the operations sends, from a CPU that is not the target.
+taskset -p 2 $$ >/dev/null
+
+nmn_before=$(irq_row NMN)
+nmr_before=$(irq_row NMR)
+
+ktap_test_result kernel-nmi_storm on_zone kernel none 0 3000 1 1000
+ktap_test_result user-nmi_storm on_zone user none 0 3000 1 1000
+ktap_test_result kernel-nmi_storm_faults on_zone kernel "$all" 0 1000 5 1000
+ktap_test_result user-nmi_storm_faults on_zone user "$all" 0 1000 5 1000
+ktap_test_result handler-nmi_storm handler_storm
+
+restarted=0
+if chase; then
+	if [ $restarted -gt 0 ] || [ "$(entry)" = classic ]; then
+		ktap_test_pass epilogue-nmi
+	else
+		test_skip epilogue-nmi "no NMI has hit the epilogue"
+	fi
+else
+	ktap_test_fail epilogue-nmi
+fi
+
+if [ "$(entry)" = latched ]; then
+	ktap_test_result interrupts-rows rows
+	ktap_test_result handler-tracepoint tracepoint
+elif [ -n "$nmn_before" ]; then
+	ktap_test_result interrupts-rows no_rows_move
+	test_skip handler-tracepoint "the classic entry has no latch to trace"
+else
+	test_skip interrupts-rows "no latched NMI entry in this kernel"
+	test_skip handler-tracepoint "no latched NMI entry in this kernel"
+fi
+
+ktap_finished

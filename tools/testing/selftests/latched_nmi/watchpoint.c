@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * NMIs from user mode while a data breakpoint watches the thread's kernel stack
+ *
+ * The entry code itself writes there, before the frame has left the NMI stack: #DB
+ * in the middle of it, whose IRET unmasks NMIs (H6).
+ */
+#include <stddef.h>
+#include <sys/ptrace.h>
+#include <sys/user.h>
+
+#include <linux/hw_breakpoint.h>
+
+#include "common.h"
+
+#define PERIOD_NS	50000
+#define ENOUGH		300
+#define TOO_FEW		50
+#define LIMIT_S		2
+
+static const struct {
+	const char *name;
+	unsigned long offset;
+} slots[] = {
+	{ "ss",		offsetof(struct user_regs_struct, ss) },
+	{ "sp",		offsetof(struct user_regs_struct, rsp) },
+	{ "ip",		offsetof(struct user_regs_struct, rip) },
+	{ "orig_ax",	offsetof(struct user_regs_struct, orig_rax) },
+	{ "dx",		offsetof(struct user_regs_struct, rdx) },
+	{ "r15",	offsetof(struct user_regs_struct, r15) },
+};
+
+#define NR_SLOTS	(sizeof(slots) / sizeof(slots[0]))
+
+static unsigned long sum(unsigned long rounds)
+{
+	unsigned long a = 1, b = 2, c = 3, d = 4, e = 5, f = 6;
+
+	while (rounds--) {
+		a += b; b ^= c; c += d; d ^= e; e += f; f ^= a;
+		asm volatile("" : "+r" (a), "+r" (b), "+r" (c), "+r" (d), "+r" (e), "+r" (f));
+	}
+	return a ^ b ^ c ^ d ^ e ^ f;
+}
+
+static bool run(unsigned int slot, unsigned long regs)
+{
+	struct perf_event_attr attr = {
+		.type = PERF_TYPE_BREAKPOINT,
+		.size = sizeof(attr),
+		.bp_type = HW_BREAKPOINT_W,
+		.bp_addr = regs + slots[slot].offset,
+		.bp_len = HW_BREAKPOINT_LEN_8,
+	};
+	unsigned long before, nmis, should = sum(10000);
+	double end = now() + LIMIT_S;
+	uint64_t hits = 0;
+	bool ok = true;
+	int fd;
+
+	fd = perf_event_open(&attr);
+	if (fd < 0) {
+		ksft_print_msg("%s: perf_event_open: %s\n", slots[slot].name,
+			       strerror(errno));
+		return false;
+	}
+
+	before = read_stat("runs_user");
+	do {
+		ok = ok && sum(10000) == should;
+		nmis = read_stat("runs_user") - before;
+	} while (ok && nmis < ENOUGH && now() < end);
+
+	if (read(fd, &hits, sizeof(hits)) != sizeof(hits))
+		hits = 0;
+	close(fd);
+
+	if (!ok)
+		ksft_print_msg("%s: a register has changed\n", slots[slot].name);
+	if (nmis < TOO_FEW || hits < nmis) {
+		ksft_print_msg("%s: only %lu NMIs and %lu hits of the watchpoint\n",
+			       slots[slot].name, nmis, (unsigned long)hits);
+		ok = false;
+	}
+	return ok;
+}
+
+int main(void)
+{
+	unsigned long regs = read_number(DEBUGFS "pt_regs");
+	unsigned int i;
+
+	ksft_print_header();
+	if (access("/sys/kernel/tracing/events/latched_nmi", F_OK))
+		ksft_exit_skip("no latched NMI entry in this kernel\n");
+	if (system("dmesg | grep -q 'NMI entry: latched'"))
+		ksft_exit_skip("the classic entry does not survive it\n");
+	pin(0);
+	start_nmis(PERIOD_NS);
+	ksft_set_plan(NR_SLOTS);
+
+	if (!write_file(DEBUGFS "faults", "iret"))
+		ksft_exit_fail_msg("%sfaults: %s\n", DEBUGFS, strerror(errno));
+	for (i = 0; i < NR_SLOTS; i++)
+		ksft_test_result(run(i, regs), "user_prologue-db_%s\n", slots[i].name);
+	write_file(DEBUGFS "faults", "none");
+	ksft_finished();
+}
