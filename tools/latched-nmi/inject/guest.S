@@ -159,15 +159,11 @@ load_compat:
 	SET_BASES
 	leaq	stack_top(%rip), %rsp
 	FILL_REGS
-	pushq	$USER_DS
-	leaq	stack_top(%rip), %rax
-	pushq	%rax
-	pushq	$0x202
-	pushq	$USER32_CS
-	pushq	$1f
-	iretq
+	/* A far jump: QEMU 7.2 applies SMAP to far returns within user mode. */
+	ljmp	*compat_ptr(%rip)
 	.code32
-1:	movl	$USER_DS, %eax
+compat_code:
+	movl	$USER_DS, %eax
 	movl	%eax, %ds
 	movl	%eax, %es
 	movl	$0x11111111, %eax
@@ -202,6 +198,10 @@ sigaction:
 	.quad	0
 
 	.data
+	.balign	8
+compat_ptr:
+	.long	compat_code
+	.word	USER32_CS
 	.balign	8
 ldt_entry:
 	.long	0, 0, 0xfffff

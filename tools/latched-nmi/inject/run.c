@@ -22,6 +22,7 @@
 #define MAX_PATH	6000
 #define MAX_RET		64
 #define MAX_RANGES	4
+#define MAX_OTHERS	8
 #define PT_REGS_SLOTS	21
 
 const char * const verdict_name[V_NR] = {
@@ -141,24 +142,35 @@ static bool is_trap(struct guest *g, u64 addr)
 }
 
 /*
- * Let the guest run. When QEMU polls its APIC it looks at breakpoints before
- * it takes the interrupt that is pending: at the interrupted instruction with
- * an event on its way a stop may come too early, and is not taken twice.
+ * Let the guest run to a breakpoint. The one at the interrupted instruction is
+ * always set, and there is more to it:
+ *  - When QEMU polls its APIC it looks at breakpoints before it takes the
+ *    interrupt that is pending: a stop there may come too early, once.
+ *  - Shared text may get there with another stack, like the IRET of #MC when
+ *    an IRET was interrupted. That is not the end, unless @want is just there.
  */
-static enum stop guest_cont(struct guest *g)
+static enum stop guest_cont(struct guest *g, u64 want)
 {
 	struct regs a, b;
 	enum stop stop;
-	u64 rip;
+	int others = 0;
 
 	vm_regs(&g->vm, &a);
-	stop = vm_cont(&g->vm, CASE_MS);
-	if (stop != STOP_TRAP || !g->ctx)
-		return stop;
-	rip = now_rip(g, &b);
-	if (rip == g->s0_rip && rip == reg_get(&a, R_RIP))
+	for (;;) {
 		stop = vm_cont(&g->vm, CASE_MS);
-	return stop;
+		if (stop != STOP_TRAP || !g->ctx ||
+		    now_rip(g, &b) != g->s0_rip || want == g->s0_rip)
+			return stop;
+		if (reg_get(&b, R_RSP) != g->s0_rsp) {
+			if (others++ == MAX_OTHERS)
+				return stop;
+			vm_step(&g->vm);
+			continue;
+		}
+		if (reg_get(&a, R_RIP) != g->s0_rip)
+			return stop;
+		memset(&a, 0, sizeof(a));
+	}
 }
 
 static void label_of(struct guest *g, u64 addr, char *buf, size_t len)
@@ -232,7 +244,7 @@ static bool run_to(struct guest *g, u64 addr)
 	struct regs r;
 
 	vm_bp_set(&g->vm, addr);
-	there = guest_cont(g) == STOP_TRAP && now_rip(g, &r) == addr;
+	there = guest_cont(g, addr) == STOP_TRAP && now_rip(g, &r) == addr;
 	vm_bp_clear(&g->vm, addr);
 	return there;
 }
@@ -415,6 +427,12 @@ static bool reach(struct guest *g, u64 at, struct regs *r)
 	vm_bp_set(&g->vm, at);
 	there = vm_cont(&g->vm, 10 * CASE_MS) == STOP_TRAP && now_rip(g, r) == at;
 	vm_bp_clear(&g->vm, at);
+	if (!there) {
+		char label[160];
+
+		label_of(g, now_rip(g, r), label, sizeof(label));
+		note(g, "  not reached: stopped at %s", label);
+	}
 	return there;
 }
 
@@ -717,13 +735,15 @@ static enum verdict do_steps(struct guest *g, const struct event *ev, int from,
 			at = spot->addr;
 			pass = spot->pass;
 			spot++;
+			if (st->sweep == SWEEP_AFTER)
+				vm_step(&g->vm);
 			break;
 		}
 
 		label_of(g, at, label, sizeof(label));
 		vm_bp_set(&g->vm, at);
 		do {
-			stop = guest_cont(g);
+			stop = guest_cont(g, at);
 			if (stop != STOP_TRAP || now_rip(g, &r) != at) {
 				vm_bp_clear(&g->vm, at);
 				return bad_stop(g, stop, label, detail, len);
@@ -740,7 +760,7 @@ static enum verdict do_steps(struct guest *g, const struct event *ev, int from,
 /* To the interrupted instruction. */
 static enum verdict do_end(struct guest *g, char *detail, size_t len)
 {
-	enum stop stop = guest_cont(g);
+	enum stop stop = guest_cont(g, 0);
 	enum verdict v;
 	struct regs r;
 
@@ -750,7 +770,7 @@ static enum verdict do_end(struct guest *g, char *detail, size_t len)
 	if (v != V_LOST)
 		return v;
 	/* Not handled yet, or never? */
-	stop = guest_cont(g);
+	stop = guest_cont(g, 0);
 	if (stop != STOP_TRAP || now_rip(g, &r) != g->s0_rip)
 		return bad_stop(g, stop, NULL, detail, len);
 	return judge(g, detail, len);
@@ -833,7 +853,7 @@ static bool run_over_c(struct guest *g, const struct regs *r, u64 prev)
 		remember_return(g, ret);
 	for (i = 0; i < g->nr_ret; i++)
 		vm_bp_set(&g->vm, g->ret[i]);
-	ok = guest_cont(g) == STOP_TRAP;
+	ok = guest_cont(g, 0) == STOP_TRAP;
 	for (i = 0; i < g->nr_ret; i++)
 		vm_bp_clear(&g->vm, g->ret[i]);
 	return ok;
@@ -866,7 +886,7 @@ static bool trace(struct guest *g, const struct step *st,
 		bool there;
 
 		vm_bp_set(&g->vm, gate);
-		there = guest_cont(g) == STOP_TRAP &&
+		there = guest_cont(g, gate) == STOP_TRAP &&
 			now_rip(g, &r) == gate;
 		vm_bp_clear(&g->vm, gate);
 		if (!there)
