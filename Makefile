@@ -9,7 +9,9 @@ O	?= build
 ACCEL	?= tcg
 SMP	?= 2
 V	?=
-export KVER LINUX ACCEL SMP V
+PART	?=
+TEST	?=
+export KVER LINUX ACCEL SMP V TEST
 export O := $(abspath $(O))
 
 T := tools/latched-nmi
@@ -43,6 +45,12 @@ apply:
 
 unapply:
 	@$(T)/apply -R "$(KDIR)"
+
+.PHONY: series
+series:
+	@$(T)/deps series
+	@$(T)/kernel source
+	@$(T)/series
 
 .PHONY: clean
 clean:
