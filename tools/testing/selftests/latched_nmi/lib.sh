@@ -7,8 +7,8 @@
 . "$(dirname "$0")/ktap_helpers.sh"
 
 debugfs=/sys/kernel/debug/latched_nmi_test
+# shellcheck disable=SC2034
 tracefs=/sys/kernel/tracing
-pmu=/sys/bus/event_source/devices/latched_nmi_test
 
 # Which entry serves NMIs: latched or classic.
 entry()
@@ -102,4 +102,23 @@ stop_spin()
 	kill "$spin_pid" 2>/dev/null
 	wait "$spin_pid" 2>/dev/null
 	rm -f "$spin_ready"
+}
+
+# test_result NAME COMMAND ARGS...: passes if the command does.
+test_result()
+{
+	local name=$1
+
+	shift
+	if "$@"; then
+		ktap_test_pass "$name"
+	else
+		ktap_test_fail "$name"
+	fi
+}
+
+# comment: what the command prints becomes comments of the test.
+comment()
+{
+	sed "s/^/# /"
 }

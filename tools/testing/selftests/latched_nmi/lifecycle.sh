@@ -20,12 +20,12 @@ hotplug()
 	for i in 1 2 3; do
 		echo 0 >$online || status=1
 		[ "$(cat $online)" = 0 ] || status=1
-		echo 1 2>/dev/null "1 1 0 1" >$debugfs/storm && status=1
+		echo "1 1 0 1" 2>/dev/null >$debugfs/storm && status=1
 		echo 1 >$online || status=1
 		[ "$(cat $online)" = 1 ] || status=1
 	done
 	kill -INT $recorder
-	wait $recorder
+	wait $recorder 2>/dev/null
 	[ $status = 0 ] || return
 
 	for i in 0 1; do
@@ -49,7 +49,7 @@ reload()
 		# In use: it has to refuse.
 		! rmmod latched_nmi_test 2>/dev/null || return
 		kill -INT $recorder
-		wait $recorder
+		wait $recorder 2>/dev/null
 		rmmod latched_nmi_test || return
 		insmod "$LATCHED_NMI_TEST_MODULE" || return
 		[ "$(field result "$(op storm 100)")" = pass ] || return
@@ -70,19 +70,19 @@ need_two_cpus
 ktap_print_header
 ktap_set_plan 3
 
-ktap_test_result all-nothing_lost nothing_lost
+test_result all-nothing_lost nothing_lost
 
 if ! perf --version >/dev/null 2>&1; then
 	test_skip offline-nmi "no perf in this guest"
 	test_skip module-reload "no perf in this guest"
 else
 	if [ -e $online ]; then
-		ktap_test_result offline-nmi hotplug
+		test_result offline-nmi hotplug
 	else
 		test_skip offline-nmi "CPU 1 cannot go offline"
 	fi
 	if [ -n "$LATCHED_NMI_TEST_MODULE" ]; then
-		ktap_test_result module-reload reload
+		test_result module-reload reload
 	else
 		test_skip module-reload "the module is built in, or its file unknown"
 	fi

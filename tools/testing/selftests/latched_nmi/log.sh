@@ -12,7 +12,7 @@ dmesg >"$log"
 # absent PATTERN: nothing in the log matches.
 absent()
 {
-	! grep -E -A 3 "$1" "$log" | sed 's/^/# /' | grep .
+	! grep -E -A 3 "$1" "$log" | comment | grep .
 }
 
 # The log is only complete if its first line is still there.
@@ -24,12 +24,12 @@ complete()
 ktap_print_header
 ktap_set_plan 5
 
-ktap_test_result log-complete complete
-ktap_test_result log-warn absent 'WARNING: |BUG: |BUG |Oops|general protection|cut here'
-ktap_test_result log-lockdep absent \
-	'possible .*(lock|deadlock)|inconsistent lock|suspicious RCU|DEBUG_LOCKS_WARN|turning off the locking'
-ktap_test_result log-stall absent 'rcu: INFO|self-detected stall|soft lockup|hard LOCKUP|blocked for more'
-ktap_test_result log-unwind absent 'unwind stack type|stack guard page|bad frame|missing regs|Unknown NMI|Dazed'
+test_result log-complete complete
+test_result log-warn absent 'WARNING: |BUG: |BUG |Oops|general protection|cut here'
+test_result log-lockdep absent \
+	'possible (circular|recursive|irq|deadlock)|inconsistent lock|suspicious RCU|DEBUG_LOCKS_WARN|turning off the locking'
+test_result log-stall absent 'rcu: INFO|self-detected stall|soft lockup|hard LOCKUP|blocked for more'
+test_result log-unwind absent 'unwind stack type|stack guard page|bad frame|missing regs|Unknown NMI|Dazed'
 
 rm -f "$log"
 ktap_finished

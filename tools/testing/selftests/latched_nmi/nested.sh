@@ -45,7 +45,7 @@ ktap_set_plan 16
 for zone in kernel user; do
 	spin $zone 0
 	for kind in $kinds; do
-		ktap_test_result "$zone-nmi_nested_$kind" nested $zone $kind
+		test_result "$zone-nmi_nested_$kind" nested "$zone" "$kind"
 	done
 	stop_spin
 done

@@ -81,7 +81,7 @@ tracepoint()
 {
 	local runs counted
 
-	runs=$(stat runs)
+	runs=$(($(stat runs) + $(stat late)))
 	perf stat -x, -o "$dir/stat" -a -e nmi:nmi_handler \
 		--filter "handled > 0" -- sh -c "echo 500 > $debugfs/storm"
 	runs=$(($(stat runs) + $(stat late) - runs))
@@ -90,24 +90,26 @@ tracepoint()
 	[ "$runs" -gt 0 ] && [ "$counted" -ge "$runs" ]
 }
 
-# A true int3 in NMI context, traced there: Z in the flags of the trace.
+# A true int3 in NMI context, traced there: Z in the flags of the trace. The first
+# instructions are ENDBR and ftrace's: past them, whatever starts an instruction.
 kprobe()
 {
-	local hits
+	local offset hits events=$tracefs/kprobe_events
 
-	echo 0 >/proc/sys/debug/kprobes-optimization 2>/dev/null
+	echo 0 >/proc/sys/debug/kprobes-optimization
 	echo >$tracefs/trace
-	echo "p:latched_nmi_probe default_get_nmi_reason" >>$tracefs/kprobe_events || return
-	echo 1 >$tracefs/events/kprobes/latched_nmi_probe/enable
-	echo "p:latched_nmi_mid latched_nmi_test_handler+9" >>$tracefs/kprobe_events 2>/dev/null
-	[ ! -d $tracefs/events/kprobes/latched_nmi_mid ] ||
-		echo 1 >$tracefs/events/kprobes/latched_nmi_mid/enable
+	for offset in 9 10 11 12 13 14 15 16 17 18; do
+		echo "p:latched_nmi_probe latched_nmi_test_handler+$offset" \
+			2>/dev/null >>$events && break
+	done
+	echo 1 >$tracefs/events/kprobes/latched_nmi_probe/enable || return
 	op storm 200 1 1000 0 >/dev/null
-	hits=$(grep 'latched_nmi_\(probe\|mid\):' $tracefs/trace | grep -c '\] [^ ]*Z')
-	grep -m 2 'latched_nmi_\(probe\|mid\):' $tracefs/trace | sed 's/^/# /'
-	echo 0 >$tracefs/events/kprobes/enable
-	echo >$tracefs/kprobe_events
-	echo 1 >/proc/sys/debug/kprobes-optimization 2>/dev/null
+	echo 0 >$tracefs/events/kprobes/latched_nmi_probe/enable
+	echo >$events
+	echo 1 >/proc/sys/debug/kprobes-optimization
+
+	grep -m 2 latched_nmi_probe: $tracefs/trace | comment
+	hits=$(grep latched_nmi_probe: $tracefs/trace | grep -c "\] [^ ]*Z")
 	echo "# $hits hits in NMI"
 	[ "$hits" -ge 200 ]
 }
@@ -135,21 +137,21 @@ fi
 ktap_print_header
 ktap_set_plan 10
 
-ktap_test_result kernel-perf_callchain callchain kernel ksys_read
-ktap_test_result user-perf_callchain callchain user latched_nmi_spin_user
-ktap_test_result user-perf_exclude_kernel exclude u user
-ktap_test_result kernel-perf_exclude_user exclude k kernel
-ktap_test_result kernel-perf_frequency frequency
-ktap_test_result user-perf_dwarf dwarf
-ktap_test_result handler-perf_tracepoint tracepoint
-ktap_test_result handler-kprobe kprobe
+test_result kernel-perf_callchain callchain kernel ksys_read
+test_result user-perf_callchain callchain user latched_nmi_spin_user
+test_result user-perf_exclude_kernel exclude u user
+test_result kernel-perf_exclude_user exclude k kernel
+test_result kernel-perf_frequency frequency
+test_result user-perf_dwarf dwarf
+test_result handler-perf_tracepoint tracepoint
+test_result handler-kprobe kprobe
 
 echo "int3 page vmalloc user gp db iret" >$debugfs/faults
-ktap_test_result user-perf_callchain_faults callchain user latched_nmi_spin_user
+test_result user-perf_callchain_faults callchain user latched_nmi_spin_user
 echo none >$debugfs/faults
 
 if [ "$(entry)" = latched ]; then
-	ktap_test_result handler-perf_latched latched_record
+	test_result handler-perf_latched latched_record
 else
 	test_skip handler-perf_latched "the classic entry has no latch to trace"
 fi

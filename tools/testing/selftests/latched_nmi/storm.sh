@@ -12,7 +12,7 @@ storm()
 {
 	local line
 
-	echo "$1" >$debugfs/faults
+	echo "$1" >$debugfs/faults || return
 	echo "$2" >$debugfs/hold_ns
 	line=$(op storm "$3" "$4" "$5" 0)
 	echo "# $line"
@@ -31,7 +31,6 @@ on_zone()
 
 	shift
 	spin "$zone" 0
-	taskset 2 sleep 0
 	storm "$@"
 	result=$?
 	stop_spin
@@ -88,7 +87,7 @@ tracepoint()
 	op nested page 20 0 >/dev/null
 	nested=$(($(irq_row NMN) - nested))
 	echo 0 >$event/enable
-	grep latched_nmi_run $tracefs/trace | head -n 3 | sed 's/^/# /'
+	grep latched_nmi_run $tracefs/trace | head -n 3 | comment
 	runs=$(grep -c latched_nmi_run: $tracefs/trace)
 	echo "# NMN: $nested, traced: $runs"
 	[ "$runs" -ge 20 ] && [ "$nested" -ge 20 ]
@@ -105,11 +104,11 @@ taskset -p 2 $$ >/dev/null
 nmn_before=$(irq_row NMN)
 nmr_before=$(irq_row NMR)
 
-ktap_test_result kernel-nmi_storm on_zone kernel none 0 3000 1 1000
-ktap_test_result user-nmi_storm on_zone user none 0 3000 1 1000
-ktap_test_result kernel-nmi_storm_faults on_zone kernel "$all" 0 1000 5 1000
-ktap_test_result user-nmi_storm_faults on_zone user "$all" 0 1000 5 1000
-ktap_test_result handler-nmi_storm handler_storm
+test_result kernel-nmi_storm on_zone kernel none 0 3000 10 1000
+test_result user-nmi_storm on_zone user none 0 3000 10 1000
+test_result kernel-nmi_storm_faults on_zone kernel "$all" 0 1000 5 1000
+test_result user-nmi_storm_faults on_zone user "$all" 0 1000 5 1000
+test_result handler-nmi_storm handler_storm
 
 restarted=0
 if chase; then
@@ -123,10 +122,10 @@ else
 fi
 
 if [ "$(entry)" = latched ]; then
-	ktap_test_result interrupts-rows rows
-	ktap_test_result handler-tracepoint tracepoint
+	test_result interrupts-rows rows
+	test_result handler-tracepoint tracepoint
 elif [ -n "$nmn_before" ]; then
-	ktap_test_result interrupts-rows no_rows_move
+	test_result interrupts-rows no_rows_move
 	test_skip handler-tracepoint "the classic entry has no latch to trace"
 else
 	test_skip interrupts-rows "no latched NMI entry in this kernel"

@@ -20,7 +20,7 @@
 
 /* One NMI each period, until there were enough or the time is over. */
 #define PERIOD_NS	50000
-#define ENOUGH		500
+#define ENOUGH		400
 #define TOO_FEW		100
 #define ROUND_US	100000
 #define LIMIT_S		2

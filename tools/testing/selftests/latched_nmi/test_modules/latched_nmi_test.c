@@ -945,7 +945,7 @@ static bool latched_nmi_test_wait(struct latched_nmi_test_target *t,
 			t->c->stat[STAT_LOST]++;
 			return false;
 		}
-		if (waited > 100 * NSEC_PER_USEC && preemptible())
+		if (waited > 2 * NSEC_PER_MSEC && preemptible())
 			usleep_range(50, 100);
 		else
 			cpu_relax();
