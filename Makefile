@@ -11,7 +11,8 @@ SMP	?= 2
 V	?=
 PART	?=
 TEST	?=
-export KVER LINUX ACCEL SMP V TEST
+DEEP	?=
+export KVER LINUX ACCEL SMP V TEST DEEP
 export O := $(abspath $(O))
 
 T := tools/latched-nmi
@@ -38,6 +39,14 @@ check:
 lint:
 	@$(T)/deps lint
 	@$(T)/lint
+
+.PHONY: inject verify
+inject: guest
+	@$(T)/sweep --full --mutants '*' --svg "$(O)/inject-$(KVER).svg"
+
+verify:
+	@$(T)/deps verify
+	@tools/verification/latched-nmi/verify.sh
 
 .PHONY: apply unapply
 apply:
