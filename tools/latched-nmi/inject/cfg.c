@@ -68,6 +68,18 @@ static void parse_script(struct event *ev, char *s, const char *where)
 	}
 }
 
+/* A number sign would begin a comment. */
+static char *title_of(const char *val)
+{
+	char *s = xstrdup(val), *p;
+
+	for (p = s; *p; p++) {
+		if (*p == '%')
+			*p = '#';
+	}
+	return s;
+}
+
 #define GROW(cfg, what)	({						\
 	(cfg)->what = xrealloc((cfg)->what, ((cfg)->nr_##what + 1) *	\
 			       sizeof(*(cfg)->what));			\
@@ -158,6 +170,8 @@ void cfg_load(struct config *cfg, const char *path)
 
 			if (!strcmp(key, "script"))
 				parse_script(ev, val, where);
+			else if (!strcmp(key, "title"))
+				ev->title = title_of(val);
 			else if (!strcmp(key, "only"))
 				ev->only = xstrdup(val);
 			else if (!strcmp(key, "classic-loses"))

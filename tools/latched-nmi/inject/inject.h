@@ -138,8 +138,8 @@ struct step {
 
 struct event {
 	char *name;
+	char *title;
 	char *only;
-	char *group;
 	bool classic_lossy;
 	int nr;
 	struct step step[MAX_STEPS];

@@ -12,6 +12,8 @@
  *   move-jump BEGIN END TARGET N TO	a jump to TARGET goes to TO
  *   nop-jump-after-imm BEGIN END IMM N	no jump right after the comparison with
  *					the 32-bit immediate IMM
+ *   force-jump-after-imm BEGIN END IMM N	a jump there always jumps
+ *   nop-jump-after-bytes BEGIN END HEX N	no jump right after these bytes
  *   imm BEGIN END OLD N NEW		another 32-bit immediate
  *   nop-bytes BEGIN END HEX N		no such instruction; ?? is any byte
  *   ret SYMBOL				the function returns at once
@@ -162,8 +164,8 @@ static void do_jumps(struct scan *s, char **a, int n)
 
 static void do_imms(struct scan *s, char **a, int n)
 {
-	bool nop = !strcmp(a[0], "nop-jump-after-imm");
-	u32 old = addr_of(s, a[3]), val = nop ? 0 : addr_of(s, a[5]), v;
+	bool jump = strcmp(a[0], "imm");
+	u32 old = addr_of(s, a[3]), val = jump ? 0 : addr_of(s, a[5]), v;
 	int hits = 0;
 	size_t off;
 
@@ -177,14 +179,17 @@ static void do_imms(struct scan *s, char **a, int n)
 		hits++;
 		if (n && hits != n)
 			continue;
-		if (!nop) {
+		if (!jump) {
 			memcpy(add(s, off, 4)->new, &val, 4);
 		} else {
 			size_t len = jump_at(s, off + 4, &to);
 
 			if (!len)
 				fail(s, "no jump after the comparison");
-			add_nop(s, off + 4, len);
+			if (!strncmp(a[0], "nop", 3))
+				add_nop(s, off + 4, len);
+			else
+				force_jump(s, off + 4, len);
 		}
 	}
 	if (hits < (n ? n : 1))
@@ -206,16 +211,25 @@ static bool match_hex(struct scan *s, size_t off, const char *hex)
 
 static void do_bytes(struct scan *s, char **a, int n)
 {
+	bool jump = !strcmp(a[0], "nop-jump-after-bytes");
+	size_t off, len = strlen(a[3]) / 2;
 	int hits = 0;
-	size_t off;
+	u64 to;
 
 	open_range(s, a[1], a[2]);
 	for (off = 0; off < s->len; off++) {
 		if (!match_hex(s, off, a[3]))
 			continue;
 		hits++;
-		if (!n || hits == n)
-			add_nop(s, off, strlen(a[3]) / 2);
+		if (n && hits != n)
+			continue;
+		if (!jump) {
+			add_nop(s, off, len);
+			continue;
+		}
+		if (!jump_at(s, off + len, &to))
+			fail(s, "no jump after these bytes");
+		add_nop(s, off + len, jump_at(s, off + len, &to));
 	}
 	if (hits < (n ? n : 1))
 		fail(s, "no such bytes");
@@ -301,6 +315,10 @@ int mutant_patches(const struct symtab *sym, const struct mutant *mu,
 			do_jumps(&s, a, n);
 		else if (!strcmp(a[0], "nop-jump-after-imm") && nr == 5)
 			do_imms(&s, a, n);
+		else if (!strcmp(a[0], "force-jump-after-imm") && nr == 5)
+			do_imms(&s, a, n);
+		else if (!strcmp(a[0], "nop-jump-after-bytes") && nr == 5)
+			do_bytes(&s, a, n);
 		else if (!strcmp(a[0], "imm") && nr == 6)
 			do_imms(&s, a, n);
 		else if (!strcmp(a[0], "nop-bytes") && nr == 5)

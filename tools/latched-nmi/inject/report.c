@@ -164,12 +164,12 @@ int report_ktap(const struct report *rep, const struct config *cfg, FILE *out)
 				fprintf(out, "  ok %d %s\n", k + 1, pt->label);
 				continue;
 			}
+			fprintf(out, "  # to see it again: inject --entry %s --machine %s --case %s --at %s\n",
+				r->entry, r->machine, r->name, pt->label);
 			fprintf(out, "  %s %d %s # %s%s: %s\n",
 				classic && ok ? "ok" : "not ok", k + 1, pt->label,
 				classic && ok ? "XFAIL " : "",
 				verdict_name[pt->v], pt->detail);
-			fprintf(out, "  # reproduce: inject --entry %s --machine %s --case %s --at %s\n",
-				r->entry, r->machine, r->name, pt->label);
 		}
 		cases += r->nr;
 		total[!classic] += r->nr;
@@ -182,11 +182,243 @@ int report_ktap(const struct report *rep, const struct config *cfg, FILE *out)
 	return bad;
 }
 
+/*
+ * The matrix. Columns are the boundaries of the NMI path in their order, then
+ * those of the branches that other events take; rows are events; there is one
+ * panel for each context and entry, classic above latched.
+ */
+#define CELL_W		7
+#define CELL_H		12
+#define LEFT		250
+#define HEAD		92
+#define MAX_COLS	400
+
+struct panel {
+	const char *entry;
+	char context[200];
+	char *col[MAX_COLS];
+	int nr;
+};
+
+static bool in_panel(const struct result *r, const struct panel *p,
+		     const char *machine)
+{
+	size_t len = strlen(p->context);
+
+	return !r->skip && !r->mutant && !strcmp(r->machine, machine) &&
+	       !strcmp(r->entry, p->entry) && !strncmp(r->name, p->context, len) &&
+	       r->name[len] == '/';
+}
+
+/* Is @label (up to @len) in the text that the NMI's entry stubs consist of? */
+static int find_col(const struct panel *p, const char *label, size_t len)
+{
+	int i;
+
+	len = strcspn(label, "#,") < len ? strcspn(label, "#,") : len;
+	for (i = 0; i < p->nr; i++) {
+		if (strlen(p->col[i]) == len && !strncmp(p->col[i], label, len))
+			return i;
+	}
+	return -1;
+}
+
+static void add_col(struct panel *p, const char *label)
+{
+	size_t len = strcspn(label, "#,");
+
+	if (p->nr == MAX_COLS || find_col(p, label, len) >= 0 || !strchr(label, '+'))
+		return;
+	p->col[p->nr] = xstrdup(label);
+	p->col[p->nr++][len] = 0;
+}
+
+/* The column of a point: of its last boundary if that has one, else its first. */
+static int point_col(const struct panel *p, const char *label)
+{
+	const char *last = strrchr(label, ',');
+	int col = -1;
+
+	if (last)
+		col = find_col(p, last + 1, ~0UL);
+	if (col < 0)
+		col = find_col(p, label, ~0UL);
+	return col;
+}
+
+static void make_columns(struct panel *p, const struct report *rep, const char *machine)
+{
+	static const char * const from[] = {
+		"/nmi", "/nested-nmi", "/restart-nmi",
+	};
+	size_t f;
+	int i, k;
+
+	for (f = 0; f < ARRAY_SIZE(from); f++) {
+		for (i = 0; i < rep->nr; i++) {
+			const struct result *r = &rep->res[i];
+
+			if (!in_panel(r, p, machine) ||
+			    strcmp(r->name + strlen(p->context), from[f]))
+				continue;
+			for (k = 0; k < r->nr; k++) {
+				const char *last = strrchr(r->pt[k].label, ',');
+
+				add_col(p, last ? last + 1 : r->pt[k].label);
+			}
+		}
+	}
+}
+
+static void svg_text(FILE *f, const char *s)
+{
+	for (; *s; s++) {
+		if (*s == '&')
+			fputs("&amp;", f);
+		else if (*s == '<')
+			fputs("&lt;", f);
+		else
+			fputc(*s, f);
+	}
+}
+
+/* Zone names over the columns: one symbol is one zone. */
+static void svg_zones(FILE *f, const struct panel *p, int top, int rows)
+{
+	int i, begin = 0, shade = 0;
+
+	for (i = 1; i <= p->nr; i++) {
+		size_t len = strcspn(p->col[begin], "+");
+		int x = LEFT + begin * CELL_W;
+
+		if (i < p->nr && !strncmp(p->col[i], p->col[begin], len + 1))
+			continue;
+		if (shade++ & 1)
+			fprintf(f, "<rect x=\"%d\" y=\"%d\" width=\"%d\" height=\"%d\" fill=\"#f0f0f0\"/>\n",
+				x, top + HEAD - 4, (i - begin) * CELL_W, rows * CELL_H + 8);
+		fprintf(f, "<path d=\"M%d %dv%d\" stroke=\"#888\"/>\n", x,
+			top + HEAD - 6, rows * CELL_H + 10);
+		fprintf(f, "<text transform=\"translate(%d %d) rotate(-35)\" font-size=\"9\">%.*s</text>\n",
+			x + 4, top + HEAD - 8, (int)len, p->col[begin]);
+		begin = i;
+	}
+}
+
+static int svg_row(FILE *f, const struct panel *p, const struct result *r, int y)
+{
+	u8 state[MAX_COLS] = { 0 };
+	int k, c, bad = 0;
+
+	for (k = 0; k < r->nr; k++) {
+		c = point_col(p, r->pt[k].label);
+		if (c >= 0)
+			state[c] |= r->pt[k].v == V_OK ? 1 : 2;
+	}
+	for (c = 0; c < p->nr; c++)
+		bad += !!(state[c] & 2);
+	fprintf(f, "<path class=\"k\" d=\"");
+	for (c = 0; c < p->nr; c++) {
+		if (state[c] == 1)
+			fprintf(f, "M%d %dh%dv%dh-%dz", LEFT + c * CELL_W, y,
+				CELL_W - 1, CELL_H - 2, CELL_W - 1);
+	}
+	fprintf(f, "\"/>\n");
+	if (!bad)
+		return 0;
+	fprintf(f, "<path class=\"l\" d=\"");
+	for (c = 0; c < p->nr; c++) {
+		if (state[c] & 2)
+			fprintf(f, "M%d %dh%dv%dh-%dz", LEFT + c * CELL_W, y,
+				CELL_W - 1, CELL_H - 2, CELL_W - 1);
+	}
+	fprintf(f, "\"/>\n<path class=\"x\" d=\"");
+	for (c = 0; c < p->nr; c++) {
+		if (state[c] & 2)
+			fprintf(f, "M%d %dl4 8m0 -8l-4 8", LEFT + c * CELL_W + 1, y + 1);
+	}
+	fprintf(f, "\"/>\n");
+	return bad;
+}
+
+static int svg_panel(FILE *f, const struct panel *p, const struct report *rep,
+		     const struct config *cfg, const char *machine, int top)
+{
+	int i, e, rows = 0, y = top + HEAD;
+
+	for (i = 0; i < rep->nr; i++)
+		rows += in_panel(&rep->res[i], p, machine);
+	svg_zones(f, p, top, rows);
+	fprintf(f, "<text x=\"8\" y=\"%d\" font-size=\"13\" font-weight=\"bold\">nmi_entry=%s, %s mode</text>\n",
+		top + HEAD - 24, p->entry, p->context);
+	fprintf(f, "<text x=\"8\" y=\"%d\">event (boundaries lost of tested)</text>\n",
+		top + HEAD - 8);
+
+	for (e = 0; e < cfg->nr_event; e++) {
+		for (i = 0; i < rep->nr; i++) {
+			const struct result *r = &rep->res[i];
+
+			if (!in_panel(r, p, machine) || event_of(cfg, r->name) != &cfg->event[e])
+				continue;
+			fprintf(f, "<text x=\"8\" y=\"%d\">", y + 9);
+			svg_text(f, cfg->event[e].title ? cfg->event[e].title : cfg->event[e].name);
+			fprintf(f, "</text>\n<text x=\"%d\" y=\"%d\" text-anchor=\"end\">%d/%d</text>\n",
+				LEFT - 6, y + 9, r->bad, r->nr);
+			svg_row(f, p, r, y);
+			y += CELL_H;
+		}
+	}
+	return y + 8;
+}
+
 void report_svg(const struct report *rep, const struct config *cfg,
 		const char *machine, const char *path)
 {
-	(void)rep;
-	(void)cfg;
-	(void)machine;
-	(void)path;
+	static const char * const context[] = { "kernel", "user" };
+	static const char * const entry[] = { "classic", "latched" };
+	struct panel panel[ARRAY_SIZE(context) * ARRAY_SIZE(entry)] = { 0 };
+	int nr = 0, i, cols = 0, rows = 0, width, height, y = 56;
+	size_t c, e;
+	FILE *f;
+
+	for (c = 0; c < ARRAY_SIZE(context); c++) {
+		for (e = 0; e < ARRAY_SIZE(entry); e++) {
+			struct panel *p = &panel[nr];
+
+			p->entry = entry[e];
+			snprintf(p->context, sizeof(p->context), "%s", context[c]);
+			make_columns(p, rep, machine);
+			if (!p->nr)
+				continue;
+			if (p->nr > cols)
+				cols = p->nr;
+			for (i = 0; i < rep->nr; i++)
+				rows += in_panel(&rep->res[i], p, machine);
+			nr++;
+		}
+	}
+	if (!nr)
+		die("%s: no results to draw", path);
+	width = LEFT + cols * CELL_W + 60;
+	height = y + nr * (HEAD + 8) + rows * CELL_H + 16;
+
+	f = fopen(path, "w");
+	if (!f)
+		die("%s: cannot write", path);
+	fprintf(f, "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 %d %d\" width=\"%d\" height=\"%d\" font-family=\"sans-serif\" font-size=\"10\">\n",
+		width, height, width, height);
+	fprintf(f, "<!-- SPDX-License-Identifier: GPL-2.0 -->\n");
+	fprintf(f, "<style>.k{fill:#92c5de}.l{fill:#d95f02}.x{stroke:#000;stroke-width:1.2;fill:none}</style>\n");
+	fprintf(f, "<rect width=\"%d\" height=\"%d\" fill=\"#fff\"/>\n", width, height);
+	fprintf(f, "<text x=\"8\" y=\"20\" font-size=\"16\" font-weight=\"bold\">NMI and machine check at every instruction of the NMI path</text>\n");
+	fprintf(f, "<text x=\"8\" y=\"40\" font-size=\"11\">machine %s; one column is one instruction boundary, in the order of the path</text>\n",
+		machine);
+	fprintf(f, "<path class=\"k\" d=\"M%d 31h6v10h-6z\"/><text x=\"%d\" y=\"40\" font-size=\"11\">nothing lost</text>\n",
+		LEFT + 260, LEFT + 272);
+	fprintf(f, "<path class=\"l\" d=\"M%d 31h6v10h-6z\"/><path class=\"x\" d=\"M%d 32l4 8m0 -8l-4 8\"/><text x=\"%d\" y=\"40\" font-size=\"11\">NMI lost, state corrupted, crash or hang</text>\n",
+		LEFT + 350, LEFT + 351, LEFT + 362);
+	for (i = 0; i < nr; i++)
+		y = svg_panel(f, &panel[i], rep, cfg, machine, y);
+	fprintf(f, "</svg>\n");
+	if (fclose(f))
+		die("%s: cannot write", path);
 }

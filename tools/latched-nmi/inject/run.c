@@ -1010,8 +1010,8 @@ static void explore(struct guest *g, struct sweep *sw, int at, int depth,
 	while (at < ev->nr && ev->step[at].kind != STEP_SWEEP)
 		at++;
 	if (at == ev->nr) {
-		if (!g->opt->at || !strcmp(g->opt->at, head))
-			one_case(g, sw, head, spot);
+		if (!g->opt->at || !strcmp(g->opt->at, *head ? head : "once"))
+			one_case(g, sw, *head ? head : "once", spot);
 		return;
 	}
 
@@ -1197,6 +1197,35 @@ static void read_text(void *arg, u64 addr, void *buf, size_t len)
 	}
 }
 
+/* One case of a mutant, to its first failure; returns the boundaries tried. */
+static int mutant_case(struct guest *g, const struct context *ctx,
+		       struct sweep *sw, char *first, size_t len)
+{
+	char name[200];
+	int tried = 0;
+
+	g->slot = 0;
+	if (!enter_context(g, ctx))
+		die("context %s is not reached", ctx->name);
+	do {
+		struct path p = { 0 };
+		struct outcome *last;
+
+		context_name(g, name, sizeof(name));
+		learn_returns(g, &p);
+		free(p.spot);
+		sweep_context(g, sw);
+		tried += sw->nr;
+		last = sw->nr ? &sw->out[sw->nr - 1] : NULL;
+		if (!last || last->v == V_OK)
+			continue;
+		sw->done = true;
+		snprintf(first, len, "%s/%s at %s: %s %s", name, sw->ev->name,
+			 last->label, verdict_name[last->v], last->detail);
+	} while (!sw->done && ctx->watch && next_slot(g));
+	return tried;
+}
+
 /*
  * Apply @mu and run its cases to the first failure.  Lines as for a case,
  * under the entry "mutant".
@@ -1204,43 +1233,29 @@ static void read_text(void *arg, u64 addr, void *buf, size_t len)
 void guest_mutant(struct guest *g, const struct mutant *mu, FILE *out)
 {
 	struct patch patch[32];
-	struct outcome *hit = NULL;
 	struct sweep sw = { .first = true };
 	char first[600] = "";
 	int i, cases = 0;
 
+	leave_context(g);
+	vm_loadvm(&g->vm, "boot");
 	g->nr_patch = mutant_patches(g->ksym, mu, read_text, g, patch,
 				     ARRAY_SIZE(patch));
 	g->patch = patch;
 
-	for (i = 0; i < g->cfg->nr_context && !hit; i++) {
+	for (i = 0; i < g->cfg->nr_context && !sw.done; i++) {
 		const struct context *ctx = &g->cfg->context[i];
-		bool entered = false;
 		int e;
 
-		for (e = 0; e < g->cfg->nr_event && !hit; e++) {
-			struct path p = { 0 };
+		for (e = 0; e < g->cfg->nr_event && !sw.done; e++) {
 			char name[200];
 
 			snprintf(name, sizeof(name), "%s/%s", ctx->name,
 				 g->cfg->event[e].name);
 			if (!list_has(mu->cases, name))
 				continue;
-			if (!entered && !enter_context(g, ctx))
-				die("mutant %s: context %s is not reached",
-				    mu->name, ctx->name);
-			entered = true;
-			learn_returns(g, &p);
-			free(p.spot);
 			sw.ev = &g->cfg->event[e];
-			sweep_context(g, &sw);
-			cases += sw.nr;
-			if (sw.nr && sw.out[sw.nr - 1].v != V_OK) {
-				hit = &sw.out[sw.nr - 1];
-				snprintf(first, sizeof(first), "%s at %s: %s %s",
-					 name, hit->label, verdict_name[hit->v],
-					 hit->detail);
-			}
+			cases += mutant_case(g, ctx, &sw, first, sizeof(first));
 		}
 	}
 	fprintf(out, "mutant %s %s %d %s\n", g->machine->name, mu->name, cases, first);
