@@ -8,15 +8,34 @@
 
 online=/sys/devices/system/cpu/cpu1/online
 
+record_start()
+{
+	local before i
+
+	before=$(stat samples)
+	perf record -q -o /dev/null -e latched_nmi_test/ipi/ -c "$1" -a -- sleep 60 \
+		>/dev/null 2>&1 &
+	recorder=$!
+	for i in $(seq 100); do
+		[ "$(stat samples)" -gt $((before + 50)) ] && return
+		sleep 0.1
+	done
+	echo "# perf takes no samples"
+	return 1
+}
+
+record_stop()
+{
+	kill "$recorder"
+	wait "$recorder" 2>/dev/null
+}
+
 # CPU 1 leaves while it samples itself and sends to CPU 0.
 hotplug()
 {
-	local i recorder status=0
+	local i status=0
 
-	perf record -q -o /dev/null -e latched_nmi_test/ipi/ -c 200000 -a -- sleep 60 \
-		>/dev/null 2>&1 &
-	recorder=$!
-	sleep 0.3
+	record_start 200000 || return
 	for i in 1 2 3; do
 		echo 0 >$online || status=1
 		[ "$(cat $online)" = 0 ] || status=1
@@ -24,8 +43,7 @@ hotplug()
 		echo 1 >$online || status=1
 		[ "$(cat $online)" = 1 ] || status=1
 	done
-	kill -INT $recorder
-	wait $recorder 2>/dev/null
+	record_stop
 	[ $status = 0 ] || return
 
 	for i in 0 1; do
@@ -38,18 +56,14 @@ hotplug()
 
 reload()
 {
-	local i recorder
+	local i
 
 	for i in 1 2 3; do
-		perf record -q -o /dev/null -e latched_nmi_test/ipi/ -c 100000 -a -- \
-			sleep 60 >/dev/null 2>&1 &
-		recorder=$!
-		sleep 0.2
+		record_start 100000 || return
 		echo "500 10 1000" >$debugfs/storm
 		# In use: it has to refuse.
 		! rmmod latched_nmi_test 2>/dev/null || return
-		kill -INT $recorder
-		wait $recorder 2>/dev/null
+		record_stop
 		rmmod latched_nmi_test || return
 		insmod "$LATCHED_NMI_TEST_MODULE" || return
 		[ "$(field result "$(op storm 100)")" = pass ] || return

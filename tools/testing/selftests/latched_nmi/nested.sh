@@ -8,7 +8,7 @@
 
 . "$(dirname "$0")/lib.sh"
 
-rounds=100
+rounds=50
 kinds="none int3 page vmalloc user gp db iret"
 
 # nested ZONE KIND

@@ -12,7 +12,7 @@
 cd "$(dirname "$0")" || exit 1
 
 # Seconds after which a test hangs.
-limit=60
+limit=120
 
 all="boot.sh user_nmi nested.sh storm.sh perf.sh backtrace.sh watchpoint lifecycle.sh log.sh"
 tests=${*:-$all}

@@ -58,7 +58,7 @@ chase()
 
 	nmr=$(irq_row NMR)
 	echo iret >$debugfs/faults
-	line=$(op chase 2000 30000 0)
+	line=$(op chase 3000 30000 0)
 	echo none >$debugfs/faults
 	echo "# $line"
 	[ "$(field result "$line")" = pass ] || return
@@ -96,7 +96,7 @@ tracepoint()
 need_module
 need_two_cpus
 ktap_print_header
-ktap_set_plan 8
+ktap_set_plan 9
 
 # The writer of the operations sends, from a CPU that is not the target.
 taskset -p 2 $$ >/dev/null
@@ -104,10 +104,11 @@ taskset -p 2 $$ >/dev/null
 nmn_before=$(irq_row NMN)
 nmr_before=$(irq_row NMR)
 
-test_result kernel-nmi_storm on_zone kernel none 0 3000 10 1000
-test_result user-nmi_storm on_zone user none 0 3000 10 1000
-test_result kernel-nmi_storm_faults on_zone kernel "$all" 0 1000 5 1000
-test_result user-nmi_storm_faults on_zone user "$all" 0 1000 5 1000
+test_result kernel-nmi_storm on_zone kernel none 0 400 5 1000
+test_result idle-nmi_storm storm none 0 10000 10 1000
+test_result user-nmi_storm on_zone user none 0 400 5 1000
+test_result kernel-nmi_storm_faults on_zone kernel "$all" 0 300 5 1000
+test_result user-nmi_storm_faults on_zone user "$all" 0 300 5 1000
 test_result handler-nmi_storm handler_storm
 
 restarted=0
