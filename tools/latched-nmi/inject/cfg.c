@@ -48,6 +48,8 @@ static void parse_script(struct event *ev, char *s, const char *where)
 				st->sweep = SWEEP_PASSES;
 			} else if (!strcmp(w + 2, "after")) {
 				st->sweep = SWEEP_AFTER;
+			} else if (!strcmp(w + 2, "c")) {
+				st->sweep = SWEEP_C;
 			} else if (!strcmp(w + 2, "stub")) {
 				st->sweep = SWEEP_STUB;
 			} else if (!strncmp(w + 2, "to:", 3)) {

@@ -123,6 +123,8 @@ enum sweep_kind {
 	SWEEP_STUB,
 	/* Every instruction, C or not, up to a symbol. */
 	SWEEP_TO,
+	/* Every instruction, from C up to entry text. */
+	SWEEP_C,
 	/* SWEEP_ALL, cut to a named zone. */
 	SWEEP_ZONE,
 };
@@ -225,6 +227,8 @@ struct options {
 	const char *module;
 	const char *cases;
 	const char *svg;
+	const char *results;
+	const char *render;
 	const char *workdir;
 	const char *machine;
 	const char *entry;
@@ -233,12 +237,11 @@ struct options {
 	const char *at;
 	const char *suite;
 	const char *serial;
-	const char *out;
 	const char *mutants;
-	const char *self;
 	int jobs;
 	bool verbose;
 	bool trace;
+	bool help;
 };
 
 struct guest;

@@ -123,11 +123,40 @@ static void reap(struct jobs *js)
 	}
 }
 
+static void copy_file(FILE *in, FILE *out)
+{
+	char buf[4096];
+	size_t n;
+
+	while ((n = fread(buf, 1, sizeof(buf), in)))
+		fwrite(buf, 1, n, out);
+}
+
+/* Report results of before. */
+static int render(const struct options *opt, const struct config *cfg)
+{
+	FILE *in = fopen(opt->render, "r");
+	struct report rep = { 0 };
+	int bad;
+
+	if (!in)
+		die("%s: cannot read", opt->render);
+	report_read(&rep, in);
+	fclose(in);
+	bad = report_ktap(&rep, cfg, stdout);
+	if (opt->svg)
+		report_svg(&rep, cfg, rep.nr ? rep.res[0].machine : "", opt->svg);
+	return bad != 0;
+}
+
 static int run_jobs(const struct options *opt, const struct config *cfg,
 		    struct jobs *js, struct report *rep)
 {
+	FILE *results = opt->results ? fopen(opt->results, "w") : NULL;
 	int i, running = 0, failed = 0;
 
+	if (opt->results && !results)
+		die("%s: cannot write", opt->results);
 	for (i = 0; i < js->nr; i++) {
 		struct job *j = &js->job[i];
 
@@ -153,11 +182,17 @@ static int run_jobs(const struct options *opt, const struct config *cfg,
 
 		if (in) {
 			report_read(rep, in);
+			if (results) {
+				rewind(in);
+				copy_file(in, results);
+			}
 			fclose(in);
 			unlink(js->job[i].out);
 		}
 		failed += js->job[i].failed;
 	}
+	if (results && fclose(results))
+		die("%s: cannot write", opt->results);
 	return failed;
 }
 
@@ -248,7 +283,8 @@ static void usage(void)
 	     "  --mutants LIST    also run these mutants (* is all)\n"
 	     "  --trace           only print the NMI path of each context\n"
 	     "  --svg FILE        write the matrix of the first machine\n"
-	     "  --results FILE    also write the raw result lines (for --render)\n"
+	     "  --results FILE    also write the results for --render\n"
+	     "  --render FILE     run nothing, report what --results wrote\n"
 	     "  --jobs N          QEMUs at a time                (online CPUs)\n"
 	     "  --qemu PROGRAM    (qemu-system-x86_64)\n"
 	     "  --serial FILE     the guest's console, for debugging\n"
@@ -257,36 +293,81 @@ static void usage(void)
 	     "KERNEL and VMLINUX in the environment stand for --kernel and --vmlinux.");
 }
 
-enum {
-	OPT_KERNEL = 256, OPT_VMLINUX, OPT_INIT, OPT_CASES, OPT_MODULE, OPT_SUITE,
-	OPT_QUICK, OPT_FULL, OPT_MACHINE, OPT_ENTRY, OPT_CASE, OPT_AT,
-	OPT_MUTANTS, OPT_TRACE, OPT_SVG, OPT_JOBS, OPT_QEMU, OPT_SERIAL,
-	OPT_VERBOSE, OPT_HELP,
+/* Each option sets one member: a string, a number or a flag. */
+enum kind { TEXT, NUMBER, FLAG };
+
+static const struct {
+	const char *name;
+	enum kind kind;
+	size_t member;
+} members[] = {
+	{ "kernel", TEXT, offsetof(struct options, kernel) },
+	{ "vmlinux", TEXT, offsetof(struct options, vmlinux) },
+	{ "init", TEXT, offsetof(struct options, init) },
+	{ "cases", TEXT, offsetof(struct options, cases) },
+	{ "module", TEXT, offsetof(struct options, module) },
+	{ "suite", TEXT, offsetof(struct options, suite) },
+	{ "machine", TEXT, offsetof(struct options, machine) },
+	{ "entry", TEXT, offsetof(struct options, entry) },
+	{ "case", TEXT, offsetof(struct options, only_case) },
+	{ "at", TEXT, offsetof(struct options, at) },
+	{ "mutants", TEXT, offsetof(struct options, mutants) },
+	{ "svg", TEXT, offsetof(struct options, svg) },
+	{ "results", TEXT, offsetof(struct options, results) },
+	{ "render", TEXT, offsetof(struct options, render) },
+	{ "qemu", TEXT, offsetof(struct options, qemu) },
+	{ "serial", TEXT, offsetof(struct options, serial) },
+	{ "jobs", NUMBER, offsetof(struct options, jobs) },
+	{ "trace", FLAG, offsetof(struct options, trace) },
+	{ "verbose", FLAG, offsetof(struct options, verbose) },
+	{ "help", FLAG, offsetof(struct options, help) },
 };
 
-static const struct option longopts[] = {
-	{ "kernel", required_argument, NULL, OPT_KERNEL },
-	{ "vmlinux", required_argument, NULL, OPT_VMLINUX },
-	{ "init", required_argument, NULL, OPT_INIT },
-	{ "cases", required_argument, NULL, OPT_CASES },
-	{ "module", required_argument, NULL, OPT_MODULE },
-	{ "suite", required_argument, NULL, OPT_SUITE },
-	{ "quick", no_argument, NULL, OPT_QUICK },
-	{ "full", no_argument, NULL, OPT_FULL },
-	{ "machine", required_argument, NULL, OPT_MACHINE },
-	{ "entry", required_argument, NULL, OPT_ENTRY },
-	{ "case", required_argument, NULL, OPT_CASE },
-	{ "at", required_argument, NULL, OPT_AT },
-	{ "mutants", required_argument, NULL, OPT_MUTANTS },
-	{ "trace", no_argument, NULL, OPT_TRACE },
-	{ "svg", required_argument, NULL, OPT_SVG },
-	{ "jobs", required_argument, NULL, OPT_JOBS },
-	{ "qemu", required_argument, NULL, OPT_QEMU },
-	{ "serial", required_argument, NULL, OPT_SERIAL },
-	{ "verbose", no_argument, NULL, OPT_VERBOSE },
-	{ "help", no_argument, NULL, OPT_HELP },
-	{ }
-};
+static bool set_option(struct options *opt, const char *name, const char *val)
+{
+	size_t i;
+
+	if (!strcmp(name, "quick") || !strcmp(name, "full")) {
+		opt->suite = name;
+		return true;
+	}
+	for (i = 0; i < ARRAY_SIZE(members); i++) {
+		char *member = (char *)opt + members[i].member;
+
+		if (strcmp(members[i].name, name))
+			continue;
+		if (members[i].kind == TEXT)
+			*(const char **)member = val;
+		else if (members[i].kind == NUMBER)
+			*(int *)member = atoi(val);
+		else
+			*(bool *)member = true;
+		return true;
+	}
+	return false;
+}
+
+/* False if the command line makes no sense. */
+static bool parse_options(struct options *opt, int argc, char **argv)
+{
+	struct option longopts[ARRAY_SIZE(members) + 3] = {
+		{ "quick", no_argument, NULL, 0 },
+		{ "full", no_argument, NULL, 0 },
+	};
+	int c, index = 0;
+	size_t i;
+
+	for (i = 0; i < ARRAY_SIZE(members); i++) {
+		longopts[i + 2].name = members[i].name;
+		longopts[i + 2].has_arg = members[i].kind == FLAG ?
+					  no_argument : required_argument;
+	}
+	while ((c = getopt_long(argc, argv, "", longopts, &index)) != -1) {
+		if (c || !set_option(opt, longopts[index].name, optarg))
+			return false;
+	}
+	return optind == argc;
+}
 
 /* A file beside this program. */
 static char *beside(const char *name)
@@ -315,42 +396,20 @@ int main(int argc, char **argv)
 	struct jobs js = { 0 };
 	struct config cfg;
 	char dir[200];
-	int c, failed, bad;
+	int failed, bad;
 
-	while ((c = getopt_long(argc, argv, "", longopts, NULL)) != -1) {
-		switch (c) {
-		case OPT_KERNEL: opt.kernel = optarg; break;
-		case OPT_VMLINUX: opt.vmlinux = optarg; break;
-		case OPT_INIT: opt.init = optarg; break;
-		case OPT_CASES: opt.cases = optarg; break;
-		case OPT_MODULE: opt.module = optarg; break;
-		case OPT_SUITE: opt.suite = optarg; break;
-		case OPT_QUICK: opt.suite = "quick"; break;
-		case OPT_FULL: opt.suite = "full"; break;
-		case OPT_MACHINE: opt.machine = optarg; break;
-		case OPT_ENTRY: opt.entry = optarg; break;
-		case OPT_CASE: opt.only_case = optarg; break;
-		case OPT_AT: opt.at = optarg; break;
-		case OPT_MUTANTS: opt.mutants = optarg; break;
-		case OPT_TRACE: opt.trace = true; break;
-		case OPT_SVG: opt.svg = optarg; break;
-		case OPT_JOBS: opt.jobs = atoi(optarg); break;
-		case OPT_QEMU: opt.qemu = optarg; break;
-		case OPT_SERIAL: opt.serial = optarg; break;
-		case OPT_VERBOSE: opt.verbose = true; break;
-		case OPT_HELP: usage(); return 0;
-		default: usage(); return 2;
-		}
-	}
-	if (!opt.kernel || !opt.vmlinux || opt.jobs < 1 || optind < argc) {
+	if (!parse_options(&opt, argc, argv) || opt.help ||
+	    (!opt.render && (!opt.kernel || !opt.vmlinux)) || opt.jobs < 1) {
 		usage();
-		return 2;
+		return opt.help ? 0 : 2;
 	}
 	if (!opt.init)
 		opt.init = beside("inject-init");
 	if (!opt.cases)
 		opt.cases = beside("cases.cfg");
 	cfg_load(&cfg, opt.cases);
+	if (opt.render)
+		return render(&opt, &cfg);
 
 	snprintf(dir, sizeof(dir), "%s/inject.XXXXXX", tmp ? tmp : "/tmp");
 	if (!mkdtemp(dir))

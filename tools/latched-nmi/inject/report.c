@@ -130,6 +130,7 @@ static bool result_ok(const struct result *r, const struct config *cfg)
 
 int report_ktap(const struct report *rep, const struct config *cfg, FILE *out)
 {
+	const char *command = getenv("INJECT_COMMAND");
 	int i, k, bad = 0, cases = 0, lost[2] = { 0 }, total[2] = { 0 };
 
 	fprintf(out, "KTAP version 1\n1..%d\n", rep->nr);
@@ -164,8 +165,8 @@ int report_ktap(const struct report *rep, const struct config *cfg, FILE *out)
 				fprintf(out, "  ok %d %s\n", k + 1, pt->label);
 				continue;
 			}
-			fprintf(out, "  # to see it again: inject --entry %s --machine %s --case %s --at %s\n",
-				r->entry, r->machine, r->name, pt->label);
+			fprintf(out, "  # to see it again: %s --entry %s --machine %s --case %s --at %s\n",
+				command ? command : "inject", r->entry, r->machine, r->name, pt->label);
 			fprintf(out, "  %s %d %s # %s%s: %s\n",
 				classic && ok ? "ok" : "not ok", k + 1, pt->label,
 				classic && ok ? "XFAIL " : "",
@@ -189,7 +190,8 @@ int report_ktap(const struct report *rep, const struct config *cfg, FILE *out)
  */
 #define CELL_W		7
 #define CELL_H		12
-#define LEFT		250
+#define LEFT		290
+#define NAMED		3
 #define HEAD		92
 #define MAX_COLS	400
 
@@ -205,7 +207,7 @@ static bool in_panel(const struct result *r, const struct panel *p,
 {
 	size_t len = strlen(p->context);
 
-	return !r->skip && !r->mutant && !strcmp(r->machine, machine) &&
+	return !r->skip && !r->mutant && r->nr && !strcmp(r->machine, machine) &&
 	       !strcmp(r->entry, p->entry) && !strncmp(r->name, p->context, len) &&
 	       r->name[len] == '/';
 }
@@ -233,17 +235,23 @@ static void add_col(struct panel *p, const char *label)
 	p->col[p->nr++][len] = 0;
 }
 
-/* The column of a point: of its last boundary if that has one, else its first. */
-static int point_col(const struct panel *p, const char *label)
+/*
+ * The column of a point. If it is a pair: of its second boundary where that is
+ * on the path of a further NMI, else of its first.
+ */
+static int point_col(const struct panel *p, const struct event *ev, const char *label)
 {
 	const char *last = strrchr(label, ',');
-	int col = -1;
+	int i;
 
-	if (last)
-		col = find_col(p, last + 1, ~0UL);
-	if (col < 0)
-		col = find_col(p, label, ~0UL);
-	return col;
+	for (i = ev->nr - 1; last && i > 0; i--) {
+		if (ev->step[i].kind != STEP_SWEEP)
+			continue;
+		if (ev->step[i - 1].kind == STEP_NMI)
+			return find_col(p, last + 1, ~0UL);
+		break;
+	}
+	return find_col(p, label, ~0UL);
 }
 
 static void make_columns(struct panel *p, const struct report *rep, const char *machine)
@@ -282,7 +290,7 @@ static void svg_text(FILE *f, const char *s)
 	}
 }
 
-/* Zone names over the columns: one symbol is one zone. */
+/* Zone names over the columns: one symbol is one zone, named if there is room. */
 static void svg_zones(FILE *f, const struct panel *p, int top, int rows)
 {
 	int i, begin = 0, shade = 0;
@@ -298,19 +306,24 @@ static void svg_zones(FILE *f, const struct panel *p, int top, int rows)
 				x, top + HEAD - 4, (i - begin) * CELL_W, rows * CELL_H + 8);
 		fprintf(f, "<path d=\"M%d %dv%d\" stroke=\"#888\"/>\n", x,
 			top + HEAD - 6, rows * CELL_H + 10);
+		if (i - begin < NAMED) {
+			begin = i;
+			continue;
+		}
 		fprintf(f, "<text transform=\"translate(%d %d) rotate(-35)\" font-size=\"9\">%.*s</text>\n",
 			x + 4, top + HEAD - 8, (int)len, p->col[begin]);
 		begin = i;
 	}
 }
 
-static int svg_row(FILE *f, const struct panel *p, const struct result *r, int y)
+static void svg_row(FILE *f, const struct panel *p, const struct event *ev,
+		    const struct result *r, int y)
 {
 	u8 state[MAX_COLS] = { 0 };
 	int k, c, bad = 0;
 
 	for (k = 0; k < r->nr; k++) {
-		c = point_col(p, r->pt[k].label);
+		c = point_col(p, ev, r->pt[k].label);
 		if (c >= 0)
 			state[c] |= r->pt[k].v == V_OK ? 1 : 2;
 	}
@@ -324,7 +337,7 @@ static int svg_row(FILE *f, const struct panel *p, const struct result *r, int y
 	}
 	fprintf(f, "\"/>\n");
 	if (!bad)
-		return 0;
+		return;
 	fprintf(f, "<path class=\"l\" d=\"");
 	for (c = 0; c < p->nr; c++) {
 		if (state[c] & 2)
@@ -337,7 +350,6 @@ static int svg_row(FILE *f, const struct panel *p, const struct result *r, int y
 			fprintf(f, "M%d %dl4 8m0 -8l-4 8", LEFT + c * CELL_W + 1, y + 1);
 	}
 	fprintf(f, "\"/>\n");
-	return bad;
 }
 
 static int svg_panel(FILE *f, const struct panel *p, const struct report *rep,
@@ -363,7 +375,7 @@ static int svg_panel(FILE *f, const struct panel *p, const struct report *rep,
 			svg_text(f, cfg->event[e].title ? cfg->event[e].title : cfg->event[e].name);
 			fprintf(f, "</text>\n<text x=\"%d\" y=\"%d\" text-anchor=\"end\">%d/%d</text>\n",
 				LEFT - 6, y + 9, r->bad, r->nr);
-			svg_row(f, p, r, y);
+			svg_row(f, p, &cfg->event[e], r, y);
 			y += CELL_H;
 		}
 	}
