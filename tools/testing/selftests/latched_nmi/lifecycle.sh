@@ -13,7 +13,7 @@ record_start()
 	local before i
 
 	before=$(stat samples)
-	perf record -q -o /dev/null -e latched_nmi_test/ipi/ -c "$1" -a -- sleep 60 \
+	perf record -q -B -N -o /dev/null -e latched_nmi_test/ipi/ -c "$1" -a -- sleep 60 \
 		>/dev/null 2>&1 &
 	recorder=$!
 	for i in $(seq 100); do

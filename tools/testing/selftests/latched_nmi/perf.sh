@@ -10,7 +10,7 @@ dir=$(mktemp -d)
 
 record()
 {
-	perf record -q -o "$dir/data" "$@" >"$dir/log" 2>&1 && return
+	perf record -q -B -N -o "$dir/data" "$@" >"$dir/log" 2>&1 && return
 	sed 's/^/# /' "$dir/log"
 	return 1
 }
@@ -21,34 +21,40 @@ script()
 	perf script -i "$dir/data" -F "${1:-comm,cpu,ip,sym}" 2>/dev/null
 }
 
-# ZONE FUNCTION: the function is in the call chains of the zone's program.
-callchain()
+# Two programs share the CPU, one in kernel and one in user mode, and each sample
+# is taken by a handler that takes all faults as well.
+record_both()
 {
-	local zone=$1 function=$2 hits
-
-	spin "$zone" 0
-	record -e latched_nmi_test/ipi/ -c 1000000 -C 0 -g -- sleep 0.5
+	spin kernel 0
+	kernel_pid=$spin_pid
+	spin user 0
+	record -C 0 "$@" -- sleep 1
+	set -- $?
 	stop_spin
-	hits=$(script | grep -c "$function")
-	echo "# $hits samples with $function"
-	[ "$hits" -ge 50 ]
+	kill "$kernel_pid"
+	wait "$kernel_pid" 2>/dev/null
+	return "$1"
 }
 
-# MODIFIER REJECTED: perf's :u and :k are obeyed.
+# in_callchain FUNCTION: the function is in call chains that were recorded.
+in_callchain()
+{
+	local hits
+
+	hits=$(grep -c "$1" "$dir/script")
+	echo "# $hits samples with $1"
+	[ "$hits" -ge 30 ]
+}
+
+# exclude EVENT PATTERN: an event has samples, and all are of addresses like that.
 exclude()
 {
 	local hits wrong
 
-	spin "$2" 0
-	record -e "latched_nmi_test/ipi/$1" -c 1000000 -C 0 -- sleep 0.3
-	stop_spin
-	hits=$(script ip | grep -c .)
-	case $1 in
-	u)	wrong=$(script ip | grep -c '^ *ffff') ;;
-	k)	wrong=$(script ip | grep -vc '^ *ffff') ;;
-	esac
-	echo "# $hits samples, $wrong of them of the other mode"
-	[ "$hits" -ge 20 ] && [ "$wrong" -eq 0 ]
+	hits=$(grep -c "$1" "$dir/script")
+	wrong=$(grep "$1" "$dir/script" | grep -vcE "$2")
+	echo "# $hits samples of $1, $wrong of the other mode"
+	[ "$hits" -ge 30 ] && [ "$wrong" -eq 0 ]
 }
 
 # The frequency is kept within what a loaded host makes of it.
@@ -69,7 +75,7 @@ dwarf()
 	local samples
 
 	spin user 0
-	record -e latched_nmi_test/ipi/ -c 2000000 -C 0 --call-graph dwarf,4096 -- sleep 0.5
+	record -e latched_nmi_test/ipi/ -c 5000000 -C 0 --call-graph dwarf,4096 -- sleep 1
 	stop_spin
 	samples=$(script comm,ip | grep -c '^spin')
 	echo "# $samples samples with a copy of the user stack"
@@ -137,17 +143,22 @@ fi
 ktap_print_header
 ktap_set_plan 9
 
-test_result kernel-perf_callchain callchain kernel ksys_read
-test_result user-perf_exclude_kernel exclude u user
-test_result kernel-perf_exclude_user exclude k kernel
+echo "int3 page vmalloc user gp db iret" >$debugfs/faults
+record_both -e latched_nmi_test/ipi/ -c 1000000 -g
+script >"$dir/script"
+echo none >$debugfs/faults
+test_result kernel-perf_callchain in_callchain ksys_read
+test_result user-perf_callchain in_callchain latched_nmi_spin_user
+
+record_both -e latched_nmi_test/ipi/u -e latched_nmi_test/ipi/k -c 1000000
+script event,ip >"$dir/script"
+test_result user-perf_exclude_kernel exclude ipi/u: " [0-9a-f]{1,12}\$"
+test_result kernel-perf_exclude_user exclude ipi/k: " ffff[0-9a-f]{12}\$"
+
 test_result kernel-perf_frequency frequency
 test_result user-perf_dwarf dwarf
 test_result handler-perf_tracepoint tracepoint
 test_result handler-kprobe kprobe
-
-echo "int3 page vmalloc user gp db iret" >$debugfs/faults
-test_result user-perf_callchain_faults callchain user latched_nmi_spin_user
-echo none >$debugfs/faults
 
 if [ "$(entry)" = latched ]; then
 	test_result handler-perf_latched latched_record

@@ -11,15 +11,15 @@
 
 static char zeros[1 << 20];
 
-static volatile unsigned long count;
+static unsigned long count;
 
-static void __attribute__((noinline, noclone)) latched_nmi_spin_user(void)
+static void latched_nmi_spin_user(void)
 {
 	for (;;)
-		count++;
+		asm volatile("incq %0" : "+m" (count));
 }
 
-static void __attribute__((noinline, noclone)) latched_nmi_spin_kernel(void)
+static void latched_nmi_spin_kernel(void)
 {
 	int fd = open("/dev/zero", O_RDONLY);
 

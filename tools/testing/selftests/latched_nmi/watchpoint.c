@@ -14,9 +14,9 @@
 #include "common.h"
 
 #define PERIOD_NS	50000
-#define ENOUGH		200
-#define TOO_FEW		50
-#define LIMIT_S		2
+#define ENOUGH		150
+#define TOO_FEW		20
+#define LIMIT_S		3
 
 /* Long, as system calls hit the watchpoint as well. */
 #define ROUNDS		5000000
@@ -33,7 +33,7 @@ static const struct {
 	{ "r15",	offsetof(struct user_regs_struct, r15) },
 };
 
-#define NR_SLOTS	(sizeof(slots) / sizeof(slots[0]))
+#define NR_SLOTS	ARRAY_SIZE(slots)
 
 static unsigned long sum(unsigned long rounds)
 {
@@ -57,7 +57,7 @@ static bool run(unsigned int slot, unsigned long regs)
 	};
 	unsigned long before, nmis, should = sum(ROUNDS);
 	double end = now() + LIMIT_S;
-	uint64_t hits = 0;
+	__u64 hits = 0;
 	bool ok = true;
 	int fd;
 
@@ -81,7 +81,7 @@ static bool run(unsigned int slot, unsigned long regs)
 	if (!ok)
 		ksft_print_msg("%s: a register has changed\n", slots[slot].name);
 	ksft_print_msg("%s: %lu NMIs and %lu hits of the watchpoint\n",
-			       slots[slot].name, nmis, (unsigned long)hits);
+		       slots[slot].name, nmis, (unsigned long)hits);
 	return ok && nmis >= TOO_FEW && hits >= nmis;
 }
 

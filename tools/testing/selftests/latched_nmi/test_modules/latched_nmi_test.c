@@ -304,6 +304,7 @@ static int latched_nmi_test_kprobe_pre(struct kprobe *p, struct pt_regs *regs)
 	latched_nmi_test_inc(FAULT_INT3);
 	return 0;
 }
+
 NOKPROBE_SYMBOL(latched_nmi_test_kprobe_pre);
 
 /* A kprobe with a post handler is never optimized into a jump. */
@@ -311,6 +312,7 @@ static void latched_nmi_test_kprobe_post(struct kprobe *p, struct pt_regs *regs,
 					 unsigned long flags)
 {
 }
+
 NOKPROBE_SYMBOL(latched_nmi_test_kprobe_post);
 
 static struct kprobe latched_nmi_test_kprobe = {
@@ -405,14 +407,17 @@ static void latched_nmi_test_fault_user(void)
 static void latched_nmi_test_fault_gp(void)
 {
 	unsigned long val;
-	int err = 0;
+	int faulted = 1;
 
+	/* The fix-up skips the second instruction. */
 	asm volatile("1: mov (%[addr]), %[val]\n"
+		     "   xor %[faulted], %[faulted]\n"
 		     "2:\n"
-		     _ASM_EXTABLE_TYPE_REG(1b, 2b, EX_TYPE_EFAULT_REG, %[err])
-		     : [val] "=&r" (val), [err] "+r" (err)
-		     : [addr] "r" (0x8000000000000000ul));
-	if (err)
+		     _ASM_EXTABLE(1b, 2b)
+		     : [val] "=&r" (val), [faulted] "+r" (faulted)
+		     : [addr] "r" (0x8000000000000000ul)
+		     : "cc");
+	if (faulted)
 		latched_nmi_test_inc(FAULT_GP);
 }
 
@@ -741,7 +746,7 @@ static int latched_nmi_test_perf_overflow(struct perf_event *event,
 					  struct perf_sample_data *data,
 					  struct pt_regs *regs)
 {
-	READ_ONCE(event->overflow_handler)(event, data, regs);
+	event->overflow_handler(event, data, regs);
 	return 0;
 }
 
