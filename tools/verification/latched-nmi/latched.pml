@@ -32,7 +32,7 @@
 #define AFTER_RESTART	A_MOVB
 #endif
 #ifndef ON_MC_OF_EPILOGUE
-#define ON_MC_OF_EPILOGUE N_ADDL	/* An NMI in the check of such an #MC. */
+#define ON_MC_OF_EPILOGUE N_INCL	/* An NMI in the check of such an #MC. */
 #endif
 #ifndef ON_MC_OF_USER
 #define ON_MC_OF_USER	A_CMPB		/* An NMI in the check of #MC from user. */
@@ -41,7 +41,7 @@
 #define ON_MC_ELSEWHERE	A_CMPB		/* An NMI in the check of another #MC. */
 #endif
 #ifndef ON_NESTED
-#define ON_NESTED	N_ADDL
+#define ON_NESTED	N_INCL
 #endif
 #ifndef NESTED_LATCHES
 #define NESTED_LATCHES	1
@@ -52,11 +52,20 @@
 #ifndef FIRST_COUNT
 #define FIRST_COUNT	1
 #endif
+#ifndef COUNT_EARLY
+#define COUNT_EARLY	0		/* nest_count = 1 before the frame is copied. */
+#endif
+#ifndef ON_USER
+#define ON_USER		U_CLD
+#endif
 #ifndef NMI_LOOKS_FIRST_AT
 #define NMI_LOOKS_FIRST_AT A_TESTB
 #endif
 #ifndef MC_ENTRY
 #define MC_ENTRY	M_ENTRY
+#endif
+#ifndef MC_CHECK_BEGIN
+#define MC_CHECK_BEGIN	EPILOGUE_BEGIN
 #endif
 #ifndef MC_CHECK_COUNT
 #define MC_CHECK_COUNT	1
@@ -64,6 +73,7 @@
 #ifndef MC_CHECK_RIP
 #define MC_CHECK_RIP	EPILOGUE_BEGIN
 #endif
+#define RIP_IS_KEPT	WORD(RIP_W)
 #ifndef MC_CHECK_USER
 #define MC_CHECK_USER	MC_STOCK_ENTRY	/* #MC from user mode. */
 #endif
@@ -106,9 +116,6 @@
 #ifndef FIXUP_DX_FROM
 #define FIXUP_DX_FROM	U_LOAD_RSP
 #endif
-#ifndef FIXUP_CLEARS_DF
-#define FIXUP_CLEARS_DF	1
-#endif
 #ifndef USER_COUNT
 #define USER_COUNT	1
 #endif
@@ -138,37 +145,37 @@
 /* ------------------------------------------------------- text, in its order */
 
 /* __nmi_prologue_begin: the rare decisions. */
-#define N_ADDL		10
-#define N_IRETQ		11
-#define X_CMP_MC_END	12
-#define X_JAE		13
-#define X_CMP_END	14
-#define X_JB		15
-#define X_TESTB		16
-#define X_JNZ		17
-#define X_CMP_MC_RIP	18
-#define X_JB2		19
-#define X_CMP_MC_RIP2	20
-#define X_JB3		21
-#define X_JMP		22
-#define R_INCW		23
-#define R_ADDQ		24
-#define R_JMP		25
+#define X_CMP_MC_END	10
+#define X_JAE		11
+#define X_CMP_END	12
+#define X_JB		13
+#define X_TESTB		14
+#define X_JNZ		15
+#define X_CMP_MC_RIP	16
+#define X_JB2		17
+#define X_CMP_MC_RIP2	18
+#define X_JAE2		19
+#define N_INCL		20
+#define N_IRETQ		21
+#define R_INCW		22
+#define R_ADDQ		23
+#define R_JMP		24
 
 /* asm_exc_nmi_latched */
-#define A_ENTRY		26
-#define A_TESTB		27
-#define A_JNZ		28
-#define A_CMPQ		29
-#define A_JAE		30
-#define A_CMPB		31
-#define A_JNE		32
-#define A_ADDQ		33
-#define A_PUSHQ		34	/* Five of them. */
-#define A_MOVB		39
+#define A_ENDBR		25
+#define A_TESTB		26
+#define A_JNZ		27
+#define A_CMPQ		28
+#define A_JAE		29
+#define A_CMPB		30
+#define A_JNE		31
+#define A_ADDQ		32
+#define A_PUSHQ		33	/* Five of them. */
+#define A_MOVB		38
 
 /* latched_nmi_handler */
-#define H_HANDLER	40
+#define H_HANDLER	39
+#define H_CLD		40
 #define H_SAVE		41
 #define H_CALL		42
 #define H_POP_REGS	43
@@ -194,18 +201,19 @@
 #define M_END		59
 
 /* __nmi_user_prologue_begin ... __nmi_user_prologue_end */
-#define U_PUSHQ		60
-#define U_SWAPGS	61
-#define U_SAVE_RSP	62
-#define U_LOAD_RSP	63	/* __nmi_user_prologue_rdx */
-#define U_PUSH_FRAME	64	/* Five of them. */
-#define U_PUSH_ORIG	69
-#define U_PUSH_REGS	70
-#define U_CLEAR_REGS	71
-#define U_END		72
-#define U_CALL		72
-#define U_POP_REGS	73
-#define U_IRETQ		74
+#define U_CLD		60
+#define U_PUSHQ		61
+#define U_SWAPGS	62
+#define U_SAVE_RSP	63
+#define U_LOAD_RSP	64	/* __nmi_user_prologue_rdx */
+#define U_PUSH_FRAME	65	/* Five of them. */
+#define U_PUSH_ORIG	70
+#define U_PUSH_REGS	71
+#define U_CLEAR_REGS	72
+#define U_END		73
+#define U_CALL		73
+#define U_POP_REGS	74
+#define U_IRETQ		75
 
 /* exc_nmi_latched(), in C. */
 #define K_WHERE		80
@@ -222,7 +230,7 @@
 #define K_TEST_LATCH	92
 #define K_LOOP		93
 
-#define NMI_ENTRY	A_ENTRY
+#define NMI_ENTRY	A_ENDBR
 /* The stub has just touched memory of the task, or per-CPU variables (H6). */
 #define WATCHABLE	(rip > U_LOAD_RSP && rip <= U_END)
 /* User code that looks as if it were in the epilogue. */
@@ -231,6 +239,8 @@
 /* What #MC and #DB do first, below. */
 #define MC_FIXUP	if :: FIXUP_IN_MC -> fixup(MCE_TOP - FRAME) :: else fi
 #define DB_FIXUP	if :: FIXUP_IN_DB -> fixup(DB_TOP - FRAME) :: else fi
+
+#define DB_STALE_RIP	U_PUSH_FRAME
 
 #include "machine.pml"
 
@@ -248,9 +258,11 @@
 #define REAL(word)	mem[REAL_TOP - FRAME + (word)]
 #define DEBUG(word)	mem[DB_TOP - FRAME + (word)]
 
-#define IN_PROLOGUE(ip)		((ip) >= N_ADDL && (ip) < H_HANDLER)
-#define IN_USER_PROLOGUE(ip)	((ip) >= U_PUSHQ && (ip) < U_END)
+#define IN_PROLOGUE(ip)		((ip) >= X_CMP_MC_END && (ip) < H_HANDLER)
+#define IN_USER_PROLOGUE(ip)	((ip) >= U_CLD && (ip) < U_END)
 #define IN_EPILOGUE(ip)		((ip) >= EPILOGUE_BEGIN && (ip) < EPILOGUE_END)
+
+#define BEHIND_PROLOGUE		(!IN_PROLOGUE(rip) && !IN_USER_PROLOGUE(rip))
 
 inline fixup_copy_frame()
 {
@@ -268,10 +280,8 @@ inline fixup_copy_frame()
 
 inline fixup_prologue(at)
 {
-	if
-	:: FIXUP_CLEARS_DF -> REGS(FLAGS_W) = FLAGS_ONE
-	:: else
-	fi;
+	/* What a comparison left behind does not matter where it goes. */
+	REGS(FLAGS_W) = REGS(FLAGS_W) & ~FLAG_COND;
 	if
 	:: REAL(CS_W) != KERNEL_CS && !FIXUP_USER
 	:: REAL(CS_W) == KERNEL_CS && !FIXUP_KERNEL
@@ -281,7 +291,7 @@ inline fixup_prologue(at)
 		:: FIXUP_DECIDES ->
 			fixup_copy_frame();
 			REGS(RSP_W) = LATCHED_TOP - FRAME;
-			REGS(RIP_W) = U_PUSHQ
+			REGS(RIP_W) = ON_USER
 		:: else -> fixup_user(at)
 		fi
 	:: REAL(CS_W) == KERNEL_CS && FIXUP_KERNEL && FIXUP_RESTART ->
@@ -312,6 +322,11 @@ inline fixup_user(at)
 	:: nest_count == 0 -> fixup_copy_frame()
 	:: else
 	fi;
+	fixup_pointers(at)
+}
+
+inline fixup_pointers(at)
+{
 	if
 	:: FIXUP_MOVES_SP && (REGS(RSP_W) == REAL_TOP - FRAME ||
 			      REGS(RSP_W) == REAL_TOP - FRAME - 1) ->
@@ -380,13 +395,12 @@ active proctype cpu()
 	EVENT_OPTIONS
 
 	/* asm_exc_nmi_latched: REAL stack, NMIs masked (L1). */
-	:: d_step { INSN(A_ENTRY, PROLOGUE, "clac; cld");
-		df = 0; rip = NMI_LOOKS_FIRST_AT }
+	:: d_step { INSN(A_ENDBR, PROLOGUE, "endbr"); rip = NMI_LOOKS_FIRST_AT }
 	/* @asm: testb $3, FRAME_CS(%rsp) */
 	:: d_step { INSN(A_TESTB, PROLOGUE, "testb CS (L3)");
 		cond = (WORD(CS_W) != KERNEL_CS); FALLS_THROUGH }
 	/* @asm: jnz __nmi_user_prologue_begin */
-	:: d_step { INSN(A_JNZ, PROLOGUE, "jnz user"); JUMP_IF(U_PUSHQ) }
+	:: d_step { INSN(A_JNZ, PROLOGUE, "jnz user"); JUMP_IF(ON_USER) }
 	/* @asm: cmpq $__nmi_epilogue_begin, FRAME_RIP(%rsp) */
 	:: d_step { INSN(A_CMPQ, PROLOGUE, "cmpq epilogue_begin, RIP");
 		cond = (WORD(RIP_W) >= EPILOGUE_BEGIN); FALLS_THROUGH }
@@ -397,6 +411,7 @@ active proctype cpu()
 	:: d_step { INSN(A_JNE, PROLOGUE, "jne nested"); JUMP_IF(ON_NESTED) }
 	/* @asm: addq $(LATCHED_NMI_DISTANCE + FRAME_SIZE), %rsp */
 	:: d_step { INSN(A_ADDQ, PROLOGUE, "addq, to the top of the LATCHED stack");
+		if :: COUNT_EARLY -> SET_COUNT(1) :: else fi;
 		rsp = rsp + D + FRAME; FALLS_THROUGH }
 	/* @asm: pushq -(LATCHED_NMI_DISTANCE + 8)(%rsp) */
 	:: d_step { INSN(A_PUSHQ, PROLOGUE, "pushq SS");
@@ -411,12 +426,6 @@ active proctype cpu()
 		FALLS_THROUGH }
 
 	/* The rare decisions. */
-	/* @asm: addl $1, LATCHED_NMI_LATCH(%rsp) */
-	:: d_step { INSN(N_ADDL, PROLOGUE, "nested: addl $1, latch");
-		if :: NESTED_LATCHES -> INCREMENT(latch) :: else fi;
-		FALLS_THROUGH }
-	/* @asm: iretq */
-	:: d_step { INSN(N_IRETQ, PROLOGUE, "iretq"); iret(); REAL_FRAME_ENDS }
 	/* @asm: cmpq $__machine_check_latched_end, FRAME_RIP(%rsp) */
 	:: d_step { INSN(X_CMP_MC_END, PROLOGUE, "cmpq machine_check_end, RIP");
 		cond = (WORD(RIP_W) >= M_END); FALLS_THROUGH }
@@ -435,9 +444,15 @@ active proctype cpu()
 	:: d_step { INSN(X_JB2, PROLOGUE, "jb test_nest_count"); JUMP_IF(ON_MC_ELSEWHERE) }
 	/* @asm: cmpq $__nmi_epilogue_end, (FRAME_RIP + LATCHED_NMI_MCE_DISTANCE)(%rsp) */
 	:: d_step { INSN(X_CMP_MC_RIP2, PROLOGUE, "cmpq epilogue_end, RIP of #MC (L9)");
-		cond = (WORD(3 * D + RIP_W) < EPILOGUE_END); FALLS_THROUGH }
-	:: d_step { INSN(X_JB3, PROLOGUE, "jb nested"); JUMP_IF(ON_MC_OF_EPILOGUE) }
-	:: d_step { INSN(X_JMP, PROLOGUE, "jmp test_nest_count"); rip = ON_MC_ELSEWHERE }
+		cond = (WORD(3 * D + RIP_W) >= EPILOGUE_END); FALLS_THROUGH }
+	:: d_step { INSN(X_JAE2, PROLOGUE, "jae test_nest_count");
+		rip = (cond -> ON_MC_ELSEWHERE : ON_MC_OF_EPILOGUE); cond = 0 }
+	/* @asm: incl LATCHED_NMI_LATCH(%rsp) */
+	:: d_step { INSN(N_INCL, PROLOGUE, "nested: incl latch");
+		if :: NESTED_LATCHES -> INCREMENT(latch) :: else fi;
+		FALLS_THROUGH }
+	/* @asm: iretq */
+	:: d_step { INSN(N_IRETQ, PROLOGUE, "iretq"); iret(); REAL_FRAME_ENDS }
 	/* @asm: incw LATCHED_NMI_RESTART(%rsp) */
 	:: d_step { INSN(R_INCW, PROLOGUE, "restart: incw restart");
 		INCREMENT(restart); FALLS_THROUGH }
@@ -448,10 +463,11 @@ active proctype cpu()
 		rip = AFTER_RESTART }
 
 	/* latched_nmi_handler: LATCHED stack, RSP at the one frame (L6). */
-	/* @asm-debug: iretq */
-	:: d_step { CHOICE(H_HANDLER, EVENTS, HANDLER, "DEBUG_ENTRY: iretq to itself");
+	:: d_step { INSN(H_HANDLER, HANDLER, "clac; cld"); df = 0; FALLS_THROUGH }
+	/* @asm: iretq */
+	:: d_step { CHOICE(H_CLD, EVENTS, HANDLER, "DEBUG_ENTRY: iretq to itself");
 		masked = 0; FALLS_THROUGH }
-	:: d_step { INSN(H_HANDLER, HANDLER, "starts"); FALLS_THROUGH }
+	:: d_step { INSN(H_CLD, HANDLER, "no DEBUG_ENTRY"); FALLS_THROUGH }
 	:: d_step { INSN(H_SAVE, HANDLER, "pushq $-1; paranoid_entry");
 		PUSH(0); PUSH(rdx); rdx = SCRATCH; FALLS_THROUGH }
 	/* @asm: call exc_nmi_latched */
@@ -476,7 +492,7 @@ active proctype cpu()
 	:: d_step { INSN(M_ENTRY, MC_CHECK, "endbr"); FALLS_THROUGH }
 	/* @asm: cmpq $__nmi_epilogue_begin, FRAME_RIP(%rsp) */
 	:: d_step { INSN(M_CMPQ, MC_CHECK, "cmpq epilogue_begin, RIP");
-		cond = (WORD(RIP_W) < EPILOGUE_BEGIN); FALLS_THROUGH }
+		cond = (WORD(RIP_W) < MC_CHECK_BEGIN); FALLS_THROUGH }
 	:: d_step { INSN(M_JB, MC_CHECK, "jb out"); JUMP_IF(MC_STOCK_ENTRY) }
 	/* @asm: cmpq $__nmi_epilogue_end, FRAME_RIP(%rsp) */
 	:: d_step { INSN(M_CMPQ2, MC_CHECK, "cmpq epilogue_end, RIP");
@@ -497,6 +513,7 @@ active proctype cpu()
 	/* __machine_check_latched_end */
 
 	/* __nmi_user_prologue_begin: REAL stack, or LATCHED after the fix-up. */
+	:: d_step { INSN(U_CLD, USER_NMI, "clac; cld"); df = 0; FALLS_THROUGH }
 	/* @asm: pushq %rdx */
 	:: d_step { INSN(U_PUSHQ, USER_NMI, "pushq rdx"); PUSH(rdx); FALLS_THROUGH }
 	:: d_step { INSN(U_SWAPGS, USER_NMI, "swapgs; CR3"); rdx = SCRATCH; FALLS_THROUGH }

@@ -155,45 +155,57 @@ bit needed[2];		/* The frame there is somebody's only copy. */
  * The properties. Each assertion is headed by a constant that names it, so
  * that one exhaustive run tells which of them hold and which do not.
  */
-bit REENTRY, FRAMES, RETURN, ARRIVAL, REST, COUNT, STACK;	/* Always 0. */
+bit REENTRY, FRAMES, RETURN, ARRIVAL, REST, COUNT, STACK, CLEAN;	/* Always 0. */
 
+/*
+ * After the first violation the outside world keeps still, so that what is
+ * seen from there on is its consequence.
+ */
+bit doomed;
+
+/* ONLY=n: stop at the nth property, for the shortest trail that shows it. */
 #ifndef ONLY
 #define ONLY 0
 #endif
 #if ONLY == 0 || ONLY == 1
-#define CHECK_REENTRY(c)	assert(REENTRY || (c))
+#define CHECK_REENTRY(c)	assert(REENTRY || (c)); doomed = doomed || !(c)
 #else
-#define CHECK_REENTRY(c)
+#define CHECK_REENTRY(c)	doomed = doomed || !(c)
 #endif
 #if ONLY == 0 || ONLY == 2
-#define CHECK_FRAMES(c)		assert(FRAMES || (c))
+#define CHECK_FRAMES(c)	assert(FRAMES || (c)); doomed = doomed || !(c)
 #else
-#define CHECK_FRAMES(c)
+#define CHECK_FRAMES(c)	doomed = doomed || !(c)
 #endif
 #if ONLY == 0 || ONLY == 3
-#define CHECK_RETURN(c)		assert(RETURN || (c))
+#define CHECK_RETURN(c)	assert(RETURN || (c)); doomed = doomed || !(c)
 #else
-#define CHECK_RETURN(c)
+#define CHECK_RETURN(c)	doomed = doomed || !(c)
 #endif
 #if ONLY == 0 || ONLY == 4
-#define CHECK_ARRIVAL(c)	assert(ARRIVAL || (c))
+#define CHECK_ARRIVAL(c)	assert(ARRIVAL || (c)); doomed = doomed || !(c)
 #else
-#define CHECK_ARRIVAL(c)
+#define CHECK_ARRIVAL(c)	doomed = doomed || !(c)
 #endif
 #if ONLY == 0 || ONLY == 5
-#define CHECK_REST(c)		assert(REST || (c))
+#define CHECK_REST(c)		assert(REST || (c)); doomed = doomed || !(c)
 #else
-#define CHECK_REST(c)
+#define CHECK_REST(c)		doomed = doomed || !(c)
 #endif
 #if ONLY == 0 || ONLY == 6
-#define CHECK_COUNT(c)		assert(COUNT || (c))
+#define CHECK_COUNT(c)		assert(COUNT || (c)); doomed = doomed || !(c)
 #else
-#define CHECK_COUNT(c)
+#define CHECK_COUNT(c)		doomed = doomed || !(c)
 #endif
 #if ONLY == 0 || ONLY == 7
-#define CHECK_STACK(c)		assert(STACK || (c))
+#define CHECK_STACK(c)		assert(STACK || (c)); doomed = doomed || !(c)
 #else
-#define CHECK_STACK(c)
+#define CHECK_STACK(c)		doomed = doomed || !(c)
+#endif
+#if ONLY == 0 || ONLY == 8
+#define CHECK_CLEAN(c)		assert(CLEAN || (c)); doomed = doomed || !(c)
+#else
+#define CHECK_CLEAN(c)		doomed = doomed || !(c)
 #endif
 
 /* Count is 0 or 1, checked at every write. */
@@ -215,6 +227,47 @@ mtype = { NMIs_open, NMIs_masked };
 /* The same, for one half of an instruction with more than one outcome. */
 #define CHOICE(label, cond, where, what) \
 	AT(label) && (cond) -> SAY(where, what); RAN
+
+/* ------------------------------------------------------------- liveness */
+
+/*
+ * In the liveness runs the outside world calms down at some time of its own
+ * choice. STORM leaves the NMIs on, but the code that an NMI has interrupted
+ * executes at least one instruction before the next.
+ */
+#ifdef LIVE
+bit quiet, ran;
+#define EVENTS		(!quiet && !doomed)
+#define RAN		ran = 1
+#define RAN_NOTHING	ran = 0
+#ifdef STORM
+#define NMI_EVENTS	(!doomed)
+#define NMI_FAIR	ran
+#else
+#define NMI_EVENTS	EVENTS
+#define NMI_FAIR	true
+#endif
+#define CALM_DOWN \
+	:: d_step { !quiet -> printf("---- no more events\n"); quiet = 1 } \
+	:: d_step { OUTERMOST && !dead && !ran -> ran = 1 }
+#define AT_REST		(OUTERMOST && !pending && !dead)
+
+#ifdef STORM
+/* Every arrival is followed by a run begun after it, and every run ends. */
+ltl live { [] ((quiet && owed) -> <> !owed) && [] ((quiet && running) -> <> !running) }
+#else
+/* When events cease, the machine comes to rest. */
+ltl live { [] (quiet -> <> [] AT_REST) }
+#endif
+
+#else
+#define EVENTS		(!doomed)
+#define NMI_EVENTS	EVENTS
+#define NMI_FAIR	true
+#define RAN		skip
+#define RAN_NOTHING	skip
+#define CALM_DOWN
+#endif
 
 /* ------------------------------------------------------------- primitives */
 
@@ -327,6 +380,7 @@ inline iret()
 	:: dead
 	:: !dead && (rsp == 0 || rsp + FRAME > MEM_WORDS) -> DIE
 	:: else ->
+		RAN_NOTHING;
 		IRET_UNMASKS(mem[rsp + SS_W]);
 		base = rsp;
 		cond = mem[rsp + FLAGS_W] & FLAG_COND;
@@ -350,39 +404,17 @@ inline iret()
 	fi
 }
 
-#define HANDLER_BEGINS	CHECK_REENTRY(!running); running = 1; owed = 0
+#define HANDLER_BEGINS	CHECK_REENTRY(!running); CHECK_CLEAN(!df); running = 1; owed = 0
 #define HANDLER_ENDS	running = 0
 
 /* ----------------------------------------------------------------- events */
 
-/*
- * In the liveness runs the outside world calms down at some time of its own
- * choice. STORM leaves the NMIs on, but the code that an NMI has interrupted
- * executes at least one instruction before the next.
- */
-#ifdef LIVE
-bit quiet, ran;
-#define EVENTS		(!quiet)
-#define RAN		ran = 1
-#ifdef STORM
-#define NMI_EVENTS	true
-#define NMI_FAIR	ran
-#else
-#define NMI_EVENTS	(!quiet)
-#define NMI_FAIR	true
+#ifndef MC_NESTS
+#define MC_NESTS	0
 #endif
-#define CALM_DOWN	:: d_step { !quiet -> printf("---- no more events\n"); quiet = 1 }
-#else
-#define EVENTS		true
-#define NMI_EVENTS	true
-#define NMI_FAIR	true
-#define RAN		skip
-#define CALM_DOWN
-#endif
-
 #ifdef MC
 #define MC_EVENT \
-	:: d_step { EVENTS && !dead && !mc_active -> \
+	:: d_step { EVENTS && !dead && (!mc_active || MC_NESTS) -> \
 		printf("---- #MC is delivered\n"); \
 		mc_active = 1; \
 		DELIVER(MCE_TOP, MC_ENTRY, 0) }
@@ -502,6 +534,10 @@ bit quiet, ran;
 #define DB_RESTORE	223
 #define DB_IRET		224
 
+/* Where the last #DB returned to: what would do the most harm. */
+#ifndef DB_STALE_RIP
+#define DB_STALE_RIP	NOWHERE
+#endif
 #ifndef DB_FIXUP
 #define DB_FIXUP	skip
 #endif
@@ -516,7 +552,8 @@ bit quiet, ran;
 		rip = DB_RESTORE } \
 	:: d_step { INSN(DB_RESTORE, "#DB:     ", "restore registers"); \
 		POP(rdx); rip = DB_IRET } \
-	:: d_step { INSN(DB_IRET, "#DB:     ", "iretq"); iret() }
+	:: d_step { INSN(DB_IRET, "#DB:     ", "iretq"); iret(); \
+		mem[DB_TOP - FRAME + RIP_W] = DB_STALE_RIP }
 #else
 #define DB_OPTIONS
 #endif

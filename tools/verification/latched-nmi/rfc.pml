@@ -22,6 +22,7 @@
 #endif
 
 /* real_nmi_handler */
+#define R_IRQ_DISABLE	9
 #define R_IN_EPILOGUE	10
 #define R_UNLATCH	11
 #define R_GOTO		12
@@ -44,7 +45,7 @@
 #define E_IRET		34
 #define E_END		35
 
-#define NMI_ENTRY	R_IN_EPILOGUE
+#define NMI_ENTRY	R_IRQ_DISABLE
 #define MC_ENTRY	MC_STOCK_ENTRY
 #define IN_EPILOGUE(ip)	((ip) >= E_IF_LATCH && (ip) < E_END)
 #include "machine.pml"
@@ -60,6 +61,9 @@ active proctype cpu()
 	EVENT_OPTIONS
 
 	/* real_nmi_handler: always running with nmis disabled */
+	/* local_irq_disable(); */
+	:: d_step { INSN(R_IRQ_DISABLE, REAL_NMI, "cld; local_irq_disable()");
+		df = 0; rip = R_IN_EPILOGUE }
 	/* if (in_nmi_epilogue()) */
 	:: d_step { INSN(R_IN_EPILOGUE, REAL_NMI, "if (in_nmi_epilogue())");
 		rip = (WORD(CS_W) == KERNEL_CS && IN_EPILOGUE(WORD(RIP_W)) ->

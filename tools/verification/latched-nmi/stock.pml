@@ -15,6 +15,7 @@
 /* frame, RDX, executing, iret, outermost, ORIG_RAX, RDX, a fault's frame */
 #define D	26
 #define EXECUTING_SLOT	(REAL_TOP - 7)
+#define OUTERMOST_FRAME	(REAL_TOP - 17)
 
 /* asm_exc_nmi */
 #define S_ENTRY		10
@@ -177,7 +178,10 @@ active proctype cpu()
 	:: d_step { INSN(H_STD, HANDLER, "std"); df = 1; FALLS_THROUGH }
 	:: d_step { INSN(H_MOVQ, HANDLER, "movq $0, NMI executing"); SET_COUNT(0); FALLS_THROUGH }
 	:: d_step { INSN(H_IRETQ, HANDLER, "iretq");
-		needed[ON_LATCHED] = (WORD(RIP_W) == R_MOVQ && WORD(CS_W) == KERNEL_CS);
+		if
+		:: WORD(RIP_W) == R_MOVQ && WORD(CS_W) == KERNEL_CS
+		:: else -> needed[ON_LATCHED] = 0; POISON(OUTERMOST_FRAME)
+		fi;
 		iret() }
 
 	/* exc_nmi() */

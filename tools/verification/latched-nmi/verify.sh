@@ -1,0 +1,266 @@
+#!/bin/sh
+# SPDX-License-Identifier: GPL-2.0
+#
+# Check the models against the declared verdicts.
+#
+#   verify.sh [NAME...]		all runs of "verdicts", or those of these names
+#   verify.sh explain NAME PROPERTY	the shortest way to that violation
+#
+# DEEP=1	also the long runs (minutes, 8 GB)
+# JOBS=2	runs at a time
+# O=DIR		where to build; a temporary directory if not set
+set -eu
+
+PROPERTIES="REENTRY FRAMES RETURN ARRIVAL REST COUNT STACK CLEAN"
+
+here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
+self=$here/$(basename -- "$0")
+# Where a search ends soon, compiling takes longer than searching.
+optimize=-O0
+: "${DEEP:=0}" "${JOBS:=2}" "${MEMLIM:=6000}"
+
+die() {
+	echo "verify.sh: $*" >&2
+	exit 1
+}
+
+for tool in spin gcc; do
+	command -v $tool >/dev/null || die "$tool is not installed (Debian: apt install spin gcc)"
+done
+
+# "verdicts" as tab-separated lines: kind, name, model, defines, violated.
+entries() {
+	awk -F'|' -v OFS='\t' '
+		/^[[:space:]]*(#|$)/	{ next }
+		{
+			for (i = 1; i <= NF; i++)
+				gsub(/^[[:space:]]+|[[:space:]]+$/, "", $i)
+			print $1, $2, $3, $4, $5
+		}' "$here/verdicts"
+}
+
+# field N of the entry $entry
+field() {
+	printf '%s\n' "$entry" | cut -f"$1"
+}
+
+number_of() {
+	n=0
+	for p in $PROPERTIES; do
+		n=$((n + 1))
+		if [ "$p" = "$1" ]; then
+			echo $n
+			return
+		fi
+	done
+	die "no property $1"
+}
+
+# build MODEL "DEFINES" CFLAGS...: spin and gcc in the current directory
+build() {
+	model=$1
+	defines=
+	for d in $2; do
+		defines="$defines -D$d"
+	done
+	shift 2
+	# shellcheck disable=SC2086
+	spin -a $defines "$here/$model.pml" >spin.log 2>&1 ||
+		{ cat spin.log >&2; die "spin does not accept $model.pml $defines"; }
+	gcc "$optimize" -DNOREDUCE -DNOFAIR -DMEMLIM="$MEMLIM" "$@" -o pan pan.c 2>gcc.log ||
+		{ cat gcc.log >&2; die "gcc does not accept what spin made of $model.pml"; }
+}
+
+# Of the output of pan: which properties were violated, each once.
+violated() {
+	for p in $PROPERTIES; do
+		if grep -q "assertion violated ($p|" "$1"; then
+			echo "$p"
+		fi
+	done
+}
+
+is_complete() {
+	grep -q '^State-vector' "$1" &&
+		! grep -q -e 'max search depth too small' -e 'reached -DMEMLIM' -e 'out of memory' "$1"
+}
+
+statistics() {
+	awk '/states, stored/		{ states = $1 }
+	     /depth reached/		{ sub(",", "", $6); depth = $6 }
+	     /elapsed time/		{ time = $4 }
+	     END			{ printf "%s %s %s", states, depth, time }' "$1"
+}
+
+# One line of the table. The last word is the judgement.
+row() {
+	# shellcheck disable=SC2086
+	set -- "$@" $stats
+	verdict=ok
+	[ "$3" = "$4" ] || verdict=FAIL
+	printf '%-26s %-8s %-8s %-8s %10s %7s %7s  %s\n' "$1" "$2" "$3" "$4" "$5" "$6" "$7" "$verdict"
+}
+
+# one LINE DIR: judge one entry, in DIR
+one() {
+	entry=$(entries | sed -n "$1p")
+	kind=$(field 1) name=$(field 2) model=$(field 3) defines=$(field 4) expect=$(field 5)
+	mkdir -p "$2"
+	cd "$2"
+	case $kind in
+	search|deep)
+		optimize=-O1
+		build "$model" "$defines" -DSAFETY
+		./pan -E -c0 -w24 -m2000000 >out 2>&1 || :
+		is_complete out || { grep -v -e "assertion violated" -e "^Depth=" out >&2; die "$name: the search is not complete"; }
+		stats=$(statistics out)
+		for p in $PROPERTIES; do
+			declared=holds found=holds
+			case " $expect " in *" $p "*) declared=violated;; esac
+			if violated out | grep -qx "$p"; then
+				found=violated
+			fi
+			row "$name" "$p" $declared $found
+		done
+		case " $expect " in *" reach "*)
+			found=holds
+			if sed -n '/^unreached in proctype cpu/,/^pan:/p' out |
+			   grep 'pml:' | grep -v -e '-end-'; then
+				found=violated
+			fi
+			row "$name" REACHED holds $found;;
+		esac
+		;;
+	calm|storm)
+		live=
+		[ "$kind" = calm ] || live=" STORM"
+		build "$model" "$defines LIVE$live"
+		./pan -a -E -w22 -m4000000 >out 2>&1 || :
+		is_complete out || { grep -v -e "assertion violated" -e "^Depth=" out >&2; die "$name: the search is not complete"; }
+		stats=$(statistics out)
+		found=holds
+		grep -q 'errors: 0' out || found=violated
+		row "$name" "$(echo "$kind" | tr "[:lower:]" "[:upper:]")" holds $found
+		;;
+	witness|mutant)
+		found=holds declared=violated
+		[ "$kind" = witness ] || found=survives declared=caught
+		if [ "$expect" = CALM ]; then
+			build "$model" "$defines LIVE"
+			./pan -a -E -w22 -m4000000 >out 2>&1 || :
+		else
+			build "$model" "$defines ONLY=$(number_of "$expect")" -DSAFETY
+			./pan -E -w22 -m4000000 >out 2>&1 || :
+		fi
+		stats=$(statistics out)
+		if grep -q -e "assertion violated ($expect|" -e 'acceptance cycle' out; then
+			found=$declared
+		fi
+		row "$name" "$expect" $declared $found
+		;;
+	*)
+		die "verdicts: what is a \"$kind\"?"
+		;;
+	esac
+	rm -f pan pan.? pan.pre
+}
+
+# explain NAME PROPERTY: the shortest trail, by breadth-first search
+explain() {
+	entry=$(entries | awk -F'\t' -v name="$1" '$2 == name && $1 !~ /calm|storm/' | head -n 1)
+	[ -n "$entry" ] || die "no run is called $1"
+	model=$(field 3)
+	mkdir -p "$dir/explain"
+	cd "$dir/explain"
+	rm -f ./*.trail
+	if [ "$2" = CALM ] || [ "$2" = STORM ]; then
+		live=LIVE
+		[ "$2" = CALM ] || live="LIVE STORM"
+		build "$model" "$(field 4) $live"
+		./pan -a -E -w22 -m4000000 >out 2>&1 || :
+	else
+		build "$model" "$(field 4) ONLY=$(number_of "$2")" -DSAFETY -DBFS
+		./pan -E -w22 >out 2>&1 || :
+	fi
+	if [ ! -e "$model.pml.trail" ]; then
+		cat out >&2
+		die "$1: $2 is not violated"
+	fi
+	echo "$1: the way to the violation of $2"
+	# shellcheck disable=SC2086
+	spin -t -k "$model.pml.trail" $defines "$here/$model.pml" | sed '/^spin: trail ends/,$d'
+	[ -z "${keep-}" ] || {
+		echo "Replay it with any option of spin, as -p for each statement:"
+		echo "  cd $PWD && spin -t -k $model.pml.trail$defines $here/$model.pml"
+	}
+}
+
+case ${1-} in
+--one)
+	one "$2" "$3"
+	exit
+	;;
+-h|--help)
+	sed -n '4,11s/^# \{0,1\}//p' "$self"
+	exit
+	;;
+esac
+
+if [ -n "${O-}" ]; then
+	mkdir -p "$O/verification"
+	dir=$(CDPATH='' cd -- "$O/verification" && pwd)
+	keep=1
+else
+	dir=$(mktemp -d "${TMPDIR:-/tmp}/latched-nmi-verify.XXXXXX")
+	trap 'rm -rf "$dir"' EXIT
+	trap 'exit 1' HUP INT TERM
+fi
+
+if [ "${1-}" = explain ]; then
+	[ $# = 3 ] || die "usage: verify.sh explain NAME PROPERTY"
+	explain "$2" "$3"
+	exit
+fi
+
+# The lines of "verdicts" to judge.
+lines=$(entries | awk -F'\t' -v deep="$DEEP" -v names=" $* " '
+	$1 == "deep" && deep != 1 && names == "  "	{ next }
+	names == "  " || index(names, " " $2 " ")	{ print NR }')
+[ -n "$lines" ] || die "no run is called $*"
+
+start=$(date +%s)
+printf '%-26s %-8s %-8s %-8s %10s %7s %7s\n' protocol property declared found states depth seconds
+rm -rf "$dir"/run.*
+# Start the runs in the background of the loop that prints them in order.
+# shellcheck disable=SC2016
+for n in $lines; do
+	echo "$n"
+done | xargs -P "$JOBS" -I '{}' sh -c \
+	'"$1" --one "$2" "$3/run.$2" >"$3/result.$2" 2>"$3/error.$2" || echo "entry $2 of verdicts FAIL" >>"$3/result.$2"
+	 mv "$3/result.$2" "$3/done.$2"' \
+	sh "$self" '{}' "$dir" &
+runner=$!
+for n in $lines; do
+	while [ ! -e "$dir/done.$n" ]; do
+		kill -0 $runner 2>/dev/null || [ -e "$dir/done.$n" ] || die "the runs were interrupted"
+		sleep 0.1
+	done
+	cat "$dir/done.$n" "$dir/error.$n"
+	cat "$dir/done.$n" >>"$dir/table"
+	rm -f "$dir/done.$n" "$dir/error.$n"
+done
+wait $runner
+
+total=$(grep -c -e 'ok$' -e 'FAIL$' "$dir/table")
+failed=$(grep -c 'FAIL$' "$dir/table" || :)
+echo "$total verdicts, $failed not as declared, $(($(date +%s) - start)) seconds"
+
+# What was violated against its declaration: show how.
+grep 'FAIL$' "$dir/table" | while read -r name property declared found rest; do
+	if [ "$declared" = holds ] && [ "$found" = violated ] && [ "$property" != REACHED ]; then
+		echo
+		explain "$name" "$property"
+	fi
+done
+rm -f "$dir/table"
+[ "$failed" = 0 ]
