@@ -42,7 +42,7 @@ lint:
 
 .PHONY: inject verify
 inject: guest
-	@$(T)/sweep --full --mutants '*' --svg "$(O)/inject-$(KVER).svg"
+	@$(T)/inject/run
 
 verify:
 	@$(T)/deps verify
