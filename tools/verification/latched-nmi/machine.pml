@@ -515,7 +515,7 @@ inline iret()
 		PUSH(rdx); rdx = SCRATCH; rip = MC_C_ENTRY } \
 	MC_EARLY \
 	:: d_step { INSN(MC_C_ENTRY, "#MC:     ", "fix-up, if the protocol has one"); \
-		MC_FIXUP; rip = MC_BODY } \
+		rip = MC_BODY; MC_FIXUP } \
 	MAY_FAULT(MC_BODY, "#MC:     ") \
 	:: d_step { INSN(MC_BODY, "#MC:     ", "the C handler proper"); \
 		rip = MC_RESTORE } \
@@ -547,7 +547,7 @@ inline iret()
 	:: d_step { INSN(DB_SAVE, "#DB:     ", "save registers"); \
 		PUSH(rdx); rdx = SCRATCH; rip = DB_C_ENTRY } \
 	:: d_step { INSN(DB_C_ENTRY, "#DB:     ", "fix-up, if the protocol has one"); \
-		DB_FIXUP; rip = DB_BODY } \
+		rip = DB_BODY; DB_FIXUP } \
 	:: d_step { INSN(DB_BODY, "#DB:     ", "the C handler proper"); \
 		rip = DB_RESTORE } \
 	:: d_step { INSN(DB_RESTORE, "#DB:     ", "restore registers"); \
