@@ -44,6 +44,18 @@ sysrq_l()
 	[ "$(logged | grep -c "NMI backtrace for cpu")" -ge "$(cpus)" ]
 }
 
+# Now and then the NMI hits the few instructions that belong to neither mode.
+retry()
+{
+	local try
+
+	for try in 1 2 3 4 5; do
+		"$@" && return
+		echo "# try $try"
+	done
+	return 1
+}
+
 # The CPU that spins in the kernel is asked by an NMI, and says where it was.
 sysrq_l_kernel()
 {
@@ -75,7 +87,7 @@ from_user()
 	echo 0 >$debugfs/backtrace
 	stop_spin
 	logged | grep -E 'NMI>|TASK>|latched_nmi_test_handler|RIP: 0033' | comment
-	lines "latched_nmi_test_handler" "RIP: 0033"
+	! logged | grep -q "<NMI>" && lines "latched_nmi_test_handler" "RIP: 0033:"
 }
 
 need_module
@@ -84,8 +96,8 @@ ktap_print_header
 ktap_set_plan 4
 
 test_result kernel-sysrq_l sysrq_l
-test_result kernel-sysrq_l_function sysrq_l_kernel
-test_result user-backtrace from_user
-test_result kernel-backtrace from_kernel
+test_result kernel-sysrq_l_function retry sysrq_l_kernel
+test_result user-backtrace retry from_user
+test_result kernel-backtrace retry from_kernel
 
 ktap_finished

@@ -1057,6 +1057,7 @@ static int latched_nmi_test_nested(enum latched_nmi_test_fault kind,
 	t.c->nested_user = 0;
 	t.c->nested_faults = 0;
 	t.c->nested_after = 0;
+	WRITE_ONCE(t.c->nested_seq, 0);
 
 	for (i = 0; i < rounds; i++) {
 		unsigned long seq;
