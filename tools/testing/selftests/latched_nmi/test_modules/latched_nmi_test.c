@@ -46,10 +46,11 @@
  *		each burst until a handler run has begun after the burst's last
  *		NMI was sent. Returns when done. Reading shows the last result.
  *   chase	(rw) Write "<rounds> [<max_delay_ns> [<cpu>]]": each round sends an
- *		NMI, waits for the last statement of its handler, and sends another
- *		after a delay that sweeps 0 ... <max_delay_ns> (default 20000). Aims
- *		at the exit path of the entry code; "iret" in faults is needed for
- *		NMIs to be unmasked there. Reading shows the last result.
+ *		NMI, waits until its handler begins, and sends another after a delay
+ *		that sweeps 0 ... <max_delay_ns> (default 20000): over the handler and
+ *		the exit path of the entry code, where NMIs are unmasked if "iret" is in
+ *		faults. The writer must not run on <cpu>: see taskset(1). Reading shows
+ *		the last result.
  *   nested	(rw) Write "<kind> [<rounds> [<cpu>]]", <kind> as in faults or
  *		"none": each round sends an NMI to <cpu>; its handler takes the
  *		fault, then sends an NMI to its own CPU, which arrives nested
@@ -1013,15 +1014,18 @@ static int latched_nmi_test_chase(unsigned int rounds, unsigned int max_delay_ns
 
 	for (i = 0; i < rounds; i++) {
 		unsigned long seq;
-		bool ok = true;
+		bool ok;
 
 		preempt_disable();
-		if (smp_processor_id() != t.cpu) {
-			seq = latched_nmi_test_send(t.cpu);
-			ok = latched_nmi_test_wait(&t, &t.c->done, seq);
-			/* A prime stride visits all delays in any number of rounds. */
-			ndelay((u64)i * 7919 % (max_delay_ns + 1));
+		if (smp_processor_id() == t.cpu) {
+			preempt_enable();
+			ret = -EBUSY;
+			break;
 		}
+		seq = latched_nmi_test_send(t.cpu);
+		ok = latched_nmi_test_wait(&t, &t.c->seen, seq);
+		/* A prime stride visits all delays in any number of rounds. */
+		ndelay((u64)i * 7919 % (max_delay_ns + 1));
 		seq = latched_nmi_test_send(t.cpu);
 		preempt_enable();
 
