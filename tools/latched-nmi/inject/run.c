@@ -845,17 +845,17 @@ static void remember_return(struct guest *g, u64 addr)
 }
 
 /*
- * Out of entry text at @rip: run to where entry text goes on, which is the
- * return address if @prev was the call, else one of those seen before.
+ * In C: run to where entry text goes on. That is the return address on the
+ * stack if entry text has just called or jumped here, else one seen before.
  */
-static bool run_over_c(struct guest *g, const struct regs *r, u64 prev)
+static bool run_over_c(struct guest *g, const struct regs *r)
 {
 	u64 phys = vm_translate(&g->vm, reg_get(r, R_RSP));
 	u64 ret = phys == ~0ULL ? 0 : read_u64(g, phys);
 	bool ok;
 	int i;
 
-	if (ret == prev + 5 && in_asm(g, ret))
+	if (in_asm(g, ret))
 		remember_return(g, ret);
 	for (i = 0; i < g->nr_ret; i++)
 		vm_bp_set(&g->vm, g->ret[i]);
@@ -872,7 +872,7 @@ static bool run_over_c(struct guest *g, const struct regs *r, u64 prev)
 static bool trace(struct guest *g, const struct step *st,
 		  enum step_kind before, struct path *p)
 {
-	u64 begin = 0, end = ~0ULL, prev = 0, rip;
+	u64 begin = 0, end = ~0ULL, rip;
 	const struct zone *z;
 	struct regs r;
 	int n;
@@ -916,15 +916,13 @@ static bool trace(struct guest *g, const struct step *st,
 			if (rip >= begin && rip < end &&
 			    (n || st->sweep != SWEEP_AFTER))
 				path_add(p, rip, st->sweep == SWEEP_PASSES);
-			prev = rip;
 			vm_step(&g->vm);
 			continue;
 		}
 		if (st->sweep == SWEEP_STUB)
 			return true;
-		if (!run_over_c(g, &r, prev))
+		if (!run_over_c(g, &r))
 			return false;
-		prev = 0;
 	}
 	return false;
 }
@@ -1065,7 +1063,7 @@ static void explore(struct guest *g, struct sweep *sw, int at, int depth,
 
 /*
  * The return points of C must be known before a script leaves C by anything
- * but a call: trace the plain NMI into @p, and #MC in a handler.
+ * but a call: trace the plain NMI into @p, #MC in a handler, and plain #MC.
  */
 static bool learn_returns(struct guest *g, struct path *p)
 {
@@ -1088,7 +1086,13 @@ static bool learn_returns(struct guest *g, struct path *p)
 	restore(g, "ctx");
 	if (!ok)
 		return false;
+	/* Not inside #MC: there a second one shuts the CPU down. */
+	if (g->ctx->needs_mce)
+		return true;
 	if (do_steps(g, &mce, 0, mce.nr, NULL, detail, sizeof(detail)) == V_OK)
+		trace(g, &all, STEP_MCE, &q);
+	restore(g, "ctx");
+	if (do_steps(g, &mce, 2, mce.nr, NULL, detail, sizeof(detail)) == V_OK)
 		trace(g, &all, STEP_MCE, &q);
 	free(q.spot);
 	restore(g, "ctx");
