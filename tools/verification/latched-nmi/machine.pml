@@ -471,15 +471,16 @@ inline iret()
 
 #define CONTEXT_SWITCH \
 	rip = CTX_RIP; cs = CTX_CS; ss = CTX_SS; rsp = CTX_RSP; rdx = CTX_RDX; \
-	df = CTX_DF; \
-	printf("---- the CPU goes on in context %d\n", ctx)
+	df = CTX_DF
 
 #define CONTEXT(c) \
 	:: d_step { EVENTS && !dead && OUTERMOST && !pending && ctx != (c) && \
 		    (CONTEXTS & (1 << (c))) -> \
-		ctx = c; CONTEXT_SWITCH }
+		ctx = c; CONTEXT_SWITCH; \
+		printf("---- the CPU goes on in context "); printf(#c); printf("\n") }
 
-#define POWER_ON	ctx = KERNEL; CONTEXT_SWITCH
+#define POWER_ON	ctx = KERNEL; CONTEXT_SWITCH; \
+			printf("---- the CPU is in context KERNEL\n")
 
 /* ------------------------------------------- code shared by all protocols */
 

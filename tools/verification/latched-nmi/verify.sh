@@ -6,7 +6,7 @@
 #   verify.sh [NAME...]		all runs of "verdicts", or those of these names
 #   verify.sh explain NAME PROPERTY	the shortest way to that violation
 #
-# DEEP=1	also the long runs (minutes, 8 GB)
+# DEEP=1	also the long runs (minutes, up to 12 GB)
 # JOBS=2	runs at a time
 # O=DIR		where to build; a temporary directory if not set
 set -eu
@@ -104,11 +104,11 @@ row() {
 # one LINE DIR: judge one entry, in DIR
 one() {
 	entry=$(entries | sed -n "$1p")
-	kind=$(field 1) name=$(field 2) model=$(field 3) defines=$(field 4) expect=$(field 5)
+	kind=$(field 1 | sed 's/^deep-//') name=$(field 2) model=$(field 3) defines=$(field 4) expect=$(field 5)
 	mkdir -p "$2"
 	cd "$2"
 	case $kind in
-	search|deep)
+	search)
 		optimize=-O1
 		build "$model" "$defines" -DSAFETY
 		./pan -E -c0 -w24 -m2000000 >out 2>&1 || :
@@ -188,11 +188,14 @@ explain() {
 	fi
 	echo "$1: the way to the violation of $2"
 	# shellcheck disable=SC2086
-	spin -t -k "$model.pml.trail" $defines "$here/$model.pml" | sed '/^spin: trail ends/,$d'
-	[ -z "${keep-}" ] || {
+	spin -t -T -k "$model.pml.trail" $defines "$here/$model.pml" |
+		sed -e '/^spin: trail ends/,$d' -e "s,$here/,,"
+	if [ -n "${keep-}" ]; then
 		echo "Replay it with any option of spin, as -p for each statement:"
 		echo "  cd $PWD && spin -t -k $model.pml.trail$defines $here/$model.pml"
-	}
+	else
+		echo "To keep the trail and replay it: O=DIR verify.sh explain $1 $2"
+	fi
 }
 
 case ${1-} in
@@ -224,7 +227,7 @@ fi
 
 # The lines of "verdicts" to judge.
 lines=$(entries | awk -F'\t' -v deep="$DEEP" -v names=" $* " '
-	$1 == "deep" && deep != 1 && names == "  "	{ next }
+	$1 ~ /^deep-/ && deep != 1 && names == "  "	{ next }
 	names == "  " || index(names, " " $2 " ")	{ print NR }')
 [ -n "$lines" ] || die "no run is called $*"
 
