@@ -25,7 +25,7 @@ ktap_print_header
 ktap_set_plan 5
 
 test_result log-complete complete
-test_result log-warn absent 'WARNING: |BUG: |BUG |Oops|general protection|cut here'
+test_result log-warn absent 'WARNING: (CPU|possible|suspicious|inconsistent|bad)|BUG: |BUG |Oops|general protection|cut here'
 test_result log-lockdep absent \
 	'possible (circular|recursive|irq|deadlock)|inconsistent lock|suspicious RCU|DEBUG_LOCKS_WARN|turning off the locking'
 test_result log-stall absent 'rcu: INFO|self-detected stall|soft lockup|hard LOCKUP|blocked for more'

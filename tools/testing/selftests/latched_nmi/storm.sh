@@ -60,7 +60,7 @@ chase()
 	nmr=$(irq_row NMR)
 	echo iret >$debugfs/faults
 	for round in 1 2 3 4 5; do
-		line=$(op chase 2000 20000 0)
+		line=$(op chase 4000 50000 0)
 		echo "# round $round: $line"
 		[ "$(field result "$line")" = pass ] || break
 		restarted=$(($(irq_row NMR) - ${nmr:-0}))
