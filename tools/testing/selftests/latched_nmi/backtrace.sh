@@ -44,18 +44,6 @@ sysrq_l()
 	[ "$(logged | grep -c "NMI backtrace for cpu")" -ge "$(cpus)" ]
 }
 
-# Now and then the NMI hits the few instructions that belong to neither mode.
-retry()
-{
-	local try
-
-	for try in 1 2 3 4 5; do
-		"$@" && return
-		echo "# try $try"
-	done
-	return 1
-}
-
 # The CPU that spins in the kernel is asked by an NMI, and says where it was.
 sysrq_l_kernel()
 {

@@ -122,3 +122,16 @@ comment()
 {
 	sed "s/^/# /"
 }
+
+# retry COMMAND ARGS...: now and then an NMI hits the few instructions that belong
+# to neither mode, or a loaded host gives the guest too little time.
+retry()
+{
+	local try
+
+	for try in 1 2 3 4 5; do
+		"$@" && return
+		echo "# try $try"
+	done
+	return 1
+}

@@ -800,6 +800,10 @@ static void latched_nmi_test_nest(struct latched_nmi_test_cpu *c,
 	int kind = c->nested_kind;
 	unsigned long before;
 
+	/* Tried again: there is no user memory that this could copy from. */
+	if (kind == FAULT_USER && !current->mm)
+		return;
+
 	c->nested_kind = -1;
 	if (user_mode(regs))
 		c->nested_user++;
@@ -1051,7 +1055,7 @@ static int latched_nmi_test_nested(enum latched_nmi_test_fault kind,
 				   unsigned int rounds, int cpu)
 {
 	struct latched_nmi_test_target t;
-	unsigned int i, faults;
+	unsigned int i, faults, tries = 0;
 	int ret;
 
 	ret = latched_nmi_test_begin(&t, cpu);
@@ -1065,14 +1069,17 @@ static int latched_nmi_test_nested(enum latched_nmi_test_fault kind,
 
 	for (i = 0; i < rounds; i++) {
 		unsigned long seq;
+		bool ok;
 
 		WRITE_ONCE(t.c->nested_kind, kind);
-		preempt_disable();
-		seq = latched_nmi_test_send(t.cpu);
-		preempt_enable();
-
-		/* At the end of that run the nested NMI has been sent ... */
-		if (!latched_nmi_test_wait(&t, &t.c->done, seq))
+		do {
+			seq = latched_nmi_test_send(t.cpu);
+			/* At the end of that run the nested NMI has been sent ... */
+			ok = latched_nmi_test_wait(&t, &t.c->done, seq);
+			cond_resched();
+		} while (ok && READ_ONCE(t.c->nested_kind) >= 0 &&
+			 tries++ < LATCHED_NMI_TEST_MAX_BURST);
+		if (!ok)
 			break;
 		/* ... and at the end of the next one it has been handled. */
 		seq = atomic_long_read(&t.c->sent);
@@ -1085,6 +1092,7 @@ static int latched_nmi_test_nested(enum latched_nmi_test_fault kind,
 		cond_resched();
 	}
 
+	WRITE_ONCE(t.c->nested_kind, -1);
 	latched_nmi_test_end(&t);
 	faults = t.c->nested_faults;
 	snprintf(latched_nmi_test_nested_result.line,
