@@ -19,6 +19,7 @@
 
 #define BOOT_MS		240000
 #define CASE_MS		300
+#define PATIENT_MS	2000
 #define MAX_PATH	6000
 #define MAX_RET		64
 #define MAX_RANGES	4
@@ -81,6 +82,9 @@ struct guest {
 
 	const struct patch *patch;
 	int nr_patch;
+
+	/* CPU time of QEMU after which a guest hangs. */
+	int limit_ms;
 
 	/* The case in progress. */
 	u32 runs_before;
@@ -163,7 +167,7 @@ static enum stop guest_cont(struct guest *g, u64 want)
 
 	vm_regs(&g->vm, &a);
 	for (;;) {
-		stop = vm_cont(&g->vm, CASE_MS);
+		stop = vm_cont(&g->vm, g->limit_ms);
 		if (stop != STOP_TRAP || !g->ctx ||
 		    now_rip(g, &b) != g->s0_rip || want == g->s0_rip)
 			return stop;
@@ -318,6 +322,7 @@ struct guest *guest_boot(const struct options *opt, const struct config *cfg,
 	g->cfg = cfg;
 	g->machine = m;
 	g->entry = entry;
+	g->limit_ms = CASE_MS;
 	g->ksym = sym_load(opt->vmlinux);
 	g->isym = sym_load(opt->init);
 	snprintf(g->dir, sizeof(g->dir), "%s/%s-%s-%d", opt->workdir, entry,
@@ -974,27 +979,18 @@ static bool leads_to_c(struct guest *g, const struct event *ev, const struct spo
 	return false;
 }
 
-static void one_case(struct guest *g, struct sweep *sw, const char *label,
-		     const struct spot *spot)
+/*
+ * @o failed on a guest that was not fresh. Is it this case, or the one before,
+ * which passed but left the guest damaged (NMIs masked, say)?
+ */
+static void confirm(struct guest *g, struct sweep *sw, struct outcome *o)
 {
-	struct outcome *o = new_outcome(sw, label, spot);
-	bool fresh = g->restored;
 	char detail[400];
 
-	note(g, "%s/%s at %s", g->ctx->name, sw->ev->name, label);
-	o->v = run_case(g, sw->ev, spot, o->detail, sizeof(o->detail));
-	if (o->v != V_OK && sw->first)
-		sw->done = true;
-	if (o->v == V_OK || fresh || !sw->confirm)
-		return;
-	/*
-	 * The guest was not fresh: is it this case, or the one before, which
-	 * passed but left the guest damaged (NMIs masked, say)?
-	 */
-	if (run_case(g, sw->ev, spot, detail, sizeof(detail)) != V_OK)
+	if (run_case(g, sw->ev, o->spot, detail, sizeof(detail)) != V_OK)
 		return;
 	/* C need not take the same path twice, but from a fresh guest it does. */
-	if (o->v == V_UNREACHED && leads_to_c(g, sw->ev, spot)) {
+	if (o->v == V_UNREACHED && leads_to_c(g, sw->ev, o->spot)) {
 		o->v = V_OK;
 		return;
 	}
@@ -1003,7 +999,7 @@ static void one_case(struct guest *g, struct sweep *sw, const char *label,
 
 		restore(g, "ctx");
 		run_case(g, sw->ev, b->spot, detail, sizeof(detail));
-		if (run_case(g, sw->ev, spot, detail, sizeof(detail)) != V_OK) {
+		if (run_case(g, sw->ev, o->spot, detail, sizeof(detail)) != V_OK) {
 			b->v = V_STATE;
 			snprintf(b->detail, sizeof(b->detail),
 				 "the next case fails after it: %.300s", o->detail);
@@ -1012,10 +1008,27 @@ static void one_case(struct guest *g, struct sweep *sw, const char *label,
 		}
 	}
 	fprintf(stderr, "# %s/%s %s/%s at %s: passed when repeated, first: %s %s\n",
-		g->entry, g->machine->name, g->ctx->name, sw->ev->name, label,
+		g->entry, g->machine->name, g->ctx->name, sw->ev->name, o->label,
 		verdict_name[o->v], o->detail);
 	o->v = V_OK;
 	restore(g, "ctx");
+}
+
+static void one_case(struct guest *g, struct sweep *sw, const char *label,
+		     const struct spot *spot)
+{
+	struct outcome *o = new_outcome(sw, label, spot);
+	bool fresh = g->restored;
+
+	note(g, "%s/%s at %s", g->ctx->name, sw->ev->name, label);
+	o->v = run_case(g, sw->ev, spot, o->detail, sizeof(o->detail));
+	if (o->v != V_OK && sw->first)
+		sw->done = true;
+	if (o->v == V_OK || !sw->confirm || (fresh && o->v != V_HANG))
+		return;
+	g->limit_ms = PATIENT_MS;
+	confirm(g, sw, o);
+	g->limit_ms = CASE_MS;
 }
 
 /* Fix sweep number @depth, which is step @at of the script. */

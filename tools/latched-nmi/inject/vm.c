@@ -220,8 +220,7 @@ enum stop vm_cont(struct vm *vm, int limit_ms)
 		long long past = now_ms() - wall;
 
 		/* A guest that spins, or one that sleeps for good. */
-		if (used < limit_ms && past < 10 * limit_ms &&
-		    (past < 2 * limit_ms || used > past / 10))
+		if (used < limit_ms && past < 20 * limit_ms)
 			continue;
 		sock_send(vm->gdb, "\x03", 1);
 		gdb_ask(vm, ans, sizeof(ans));
