@@ -22,6 +22,7 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <poll.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -209,7 +210,8 @@ static void answer(const char *format, ...)
 	va_list args;
 
 	va_start(args, format);
-	vdprintf(guest, format, args);
+	if (vdprintf(guest, format, args) < 0)
+		end("the guest is gone");
 	va_end(args);
 }
 
@@ -253,6 +255,7 @@ int main(int argc, char **argv)
 	}
 	cpus = atoi(argv[3]);
 	mce_command = argv[4];
+	signal(SIGPIPE, SIG_IGN);
 	setvbuf(stdout, NULL, _IOLBF, 0);
 	srandom(time(NULL));
 	srand48(time(NULL));
