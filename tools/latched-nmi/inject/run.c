@@ -630,7 +630,7 @@ static bool iret_in_place(struct guest *g)
 	return !memcmp(r.raw, s.raw, r.len);
 }
 
-static enum verdict bad_stop(struct guest *g, enum stop stop, const char *where,
+static enum verdict bad_stop(struct guest *g, enum stop why, const char *where,
 			     char *detail, size_t len)
 {
 	char label[160], head[200] = "";
@@ -639,13 +639,13 @@ static enum verdict bad_stop(struct guest *g, enum stop stop, const char *where,
 
 	if (where)
 		snprintf(head, sizeof(head), "before %s: ", where);
-	if (stop == STOP_RESET) {
+	if (why == STOP_RESET) {
 		snprintf(detail, len, "%striple fault", head);
 		return V_RESET;
 	}
 	rip = now_rip(g, &r);
 	label_of(g, rip, label, sizeof(label));
-	if (stop == STOP_HANG) {
+	if (why == STOP_HANG) {
 		snprintf(detail, len, "%shang at %s", head, label);
 		return V_HANG;
 	}
