@@ -1121,9 +1121,10 @@ static void sweep_context(struct guest *g, struct sweep *sw)
 	explore(g, sw, 0, 0, "", spot);
 }
 
+/* To @out for the report, and a line of progress. */
 static void emit(struct guest *g, struct sweep *sw, const char *name, FILE *out)
 {
-	int i;
+	int i, bad = 0;
 
 	fprintf(out, "case %s %s %s/%s\n", g->entry, g->machine->name, name,
 		sw->ev->name);
@@ -1131,9 +1132,12 @@ static void emit(struct guest *g, struct sweep *sw, const char *name, FILE *out)
 		fprintf(out, "point %s %s %s\n", sw->out[i].label,
 			verdict_name[sw->out[i].v], sw->out[i].detail);
 		free(sw->out[i].label);
+		bad += sw->out[i].v != V_OK;
 	}
 	fprintf(out, "end\n");
 	fflush(out);
+	fprintf(stderr, "# %s/%s/%s/%s: %d of %d lost\n", g->entry, g->machine->name,
+		name, sw->ev->name, bad, sw->nr);
 	sw->nr = 0;
 }
 
