@@ -17,7 +17,7 @@ here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
 self=$here/$(basename -- "$0")
 # Where a search ends soon, compiling takes longer than searching.
 optimize=-O0
-: "${DEEP:=0}" "${JOBS:=2}" "${MEMLIM:=6000}"
+: "${DEEP:=0}" "${JOBS:=2}" "${MEMLIM:=11000}"
 
 die() {
 	echo "verify.sh: $*" >&2
