@@ -12,6 +12,7 @@
 #define SYS_arch_prctl		158
 #define SYS_finit_module	313
 #define SYS_open		2
+#define SYS32_getppid		64
 #define ARCH_SET_GS		0x1001
 #define ARCH_SET_FS		0x1002
 #define MADV_DONTNEED		4
@@ -154,21 +155,66 @@ load_espfix:
 espfix_spin:
 	jmp	espfix_spin
 
+/* A far jump: QEMU 7.2 applies SMAP to far returns within user mode. */
+.macro TO_COMPAT
+	leaq	stack_top(%rip), %rsp
+	FILL_REGS
+	ljmp	*1f(%rip)
+1:	.long	2f
+	.word	USER32_CS
+	.code32
+2:	movl	$USER_DS, %eax
+	movl	%eax, %ds
+	movl	%eax, %es
+.endm
+
 	.globl	load_compat, compat_spin
 load_compat:
 	SET_BASES
-	leaq	stack_top(%rip), %rsp
-	FILL_REGS
-	/* A far jump: QEMU 7.2 applies SMAP to far returns within user mode. */
-	ljmp	*compat_ptr(%rip)
-	.code32
-compat_code:
-	movl	$USER_DS, %eax
-	movl	%eax, %ds
-	movl	%eax, %es
+	TO_COMPAT
 	movl	$0x11111111, %eax
 compat_spin:
 	jmp	compat_spin
+	.code64
+
+/*
+ * The entries of 32-bit system calls. The first two return to the 32-bit vDSO,
+ * which this process does not have: they are of use up to there.
+ */
+	.globl	load_sysenter, load_sysenter_tf, load_syscall32, load_int80
+load_sysenter:
+	SET_BASES
+	TO_COMPAT
+	movl	%esp, %ebp
+	movl	$SYS32_getppid, %eax
+	sysenter
+	.code64
+
+/* With TF: #DB at each instruction of the entry. */
+load_sysenter_tf:
+	SET_BASES
+	TO_COMPAT
+	movl	%esp, %ebp
+	pushfl
+	orl	$0x100, (%esp)
+	movl	$SYS32_getppid, %eax
+	popfl
+	sysenter
+	.code64
+
+load_syscall32:
+	SET_BASES
+	TO_COMPAT
+	movl	$SYS32_getppid, %eax
+	syscall
+	.code64
+
+load_int80:
+	SET_BASES
+	TO_COMPAT
+1:	movl	$SYS32_getppid, %eax
+	int	$0x80
+	jmp	1b
 	.code64
 
 	.globl	load_module
@@ -198,10 +244,6 @@ sigaction:
 	.quad	0
 
 	.data
-	.balign	8
-compat_ptr:
-	.long	compat_code
-	.word	USER32_CS
 	.balign	8
 ldt_entry:
 	.long	0, 0, 0xfffff

@@ -15,7 +15,10 @@
 #define KERNEL_MAP	0xffffffff80000000ULL
 #define VEC_NMI		2
 #define VEC_MCE		18
-#define NMI_IST		2
+
+/* The stacks of the TSS that the table names. */
+static const char * const ist_name[] = { NULL, NULL, "real", "db", "mce" };
+#define IST_REAL	2
 
 #define BOOT_MS		240000
 #define CASE_MS		300
@@ -61,7 +64,7 @@ struct guest {
 	int nr_trap;
 	u64 gate_nmi, gate_mce;
 	u64 iretq;
-	u64 real_top;
+	u64 ist_top[ARRAY_SIZE(ist_name)];
 	u64 state_phys;
 	u64 percpu_phys;
 	u64 nmi_count_phys;
@@ -279,8 +282,9 @@ static void guest_layout(struct guest *g)
 		die("info registers shows no IDT");
 	g->gate_nmi = idt_gate(g, idt, VEC_NMI);
 	g->gate_mce = idt_gate(g, idt, VEC_MCE);
-	g->real_top = read_u64(g, vm_translate(&g->vm, tss + 0x24 + 8 * (NMI_IST - 1)));
-	g->state_phys = vm_translate(&g->vm, g->real_top - 56);
+	for (i = 1; i < ARRAY_SIZE(ist_name); i++)
+		g->ist_top[i] = read_u64(g, vm_translate(&g->vm, tss + 0x24 + 8 * (i - 1)));
+	g->state_phys = vm_translate(&g->vm, g->ist_top[IST_REAL] - 56);
 
 	base = read_u64(g, kernel_phys(sym_addr(g->ksym, "__per_cpu_offset")));
 	direct = read_u64(g, kernel_phys(sym_addr(g->ksym, "page_offset_base")));
@@ -365,7 +369,7 @@ struct guest *guest_boot(const struct options *opt, const struct config *cfg,
 	vm_savevm(&g->vm, "boot");
 	label_of(g, g->gate_nmi, label, sizeof(label));
 	note(g, "%s/%s: NMI gate %s, real stack top 0x%llx", entry, m->name,
-	     label, (unsigned long long)g->real_top);
+	     label, (unsigned long long)g->ist_top[IST_REAL]);
 	return g;
 }
 
@@ -526,6 +530,19 @@ static bool find_at(struct guest *g, const char *at, u64 *addr)
 	return false;
 }
 
+/* STACK-0xN is N below the top of an IST stack, a number is itself. */
+static u64 rsp_of(struct guest *g, const char *rsp)
+{
+	size_t len = strcspn(rsp, "-"), i;
+
+	for (i = 0; i < ARRAY_SIZE(ist_name); i++) {
+		if (ist_name[i] && strlen(ist_name[i]) == len &&
+		    !strncmp(rsp, ist_name[i], len))
+			return g->ist_top[i] + strtoll(rsp + len, NULL, 0);
+	}
+	return strtoull(rsp, NULL, 0);
+}
+
 static bool enter_context(struct guest *g, const struct context *ctx)
 {
 	static const enum reg fill[] = {
@@ -562,14 +579,8 @@ static bool enter_context(struct guest *g, const struct context *ctx)
 	}
 	if (ctx->irqs_off)
 		vm_reg_set(&g->vm, R_EFLAGS, reg_get(&r, R_EFLAGS) & ~0x200ULL);
-	if (ctx->rsp) {
-		/* "real" is the top of the real NMI stack. */
-		u64 rsp = !strncmp(ctx->rsp, "real", 4) ?
-			  g->real_top - strtoull(ctx->rsp + 5, NULL, 0) :
-			  strtoull(ctx->rsp, NULL, 0);
-
-		vm_reg_set(&g->vm, R_RSP, rsp);
-	}
+	if (ctx->rsp)
+		vm_reg_set(&g->vm, R_RSP, rsp_of(g, ctx->rsp));
 	apply_patches(g);
 	g->ctx = ctx;
 	take_s0(g);
@@ -1049,6 +1060,9 @@ static void explore(struct guest *g, struct sweep *sw, int at, int depth,
 		return;
 	}
 
+	/* As a case that fails is repeated: #MC switches lockdep off, say. */
+	if (!g->restored)
+		restore(g, "ctx");
 	traced = do_steps(g, ev, 0, at, spot, detail, sizeof(detail)) == V_OK &&
 		 trace(g, &ev->step[at], at ? ev->step[at - 1].kind : STEP_RUN, &p);
 	restore(g, "ctx");
