@@ -353,12 +353,19 @@ static void svg_row(FILE *f, const struct panel *p, const struct event *ev,
 		    const struct result *r, int y)
 {
 	u8 state[MAX_COLS] = { 0 };
-	int k, c, bad = 0;
+	int k, c, drawn = 0, bad = 0;
 
 	for (k = 0; k < r->nr; k++) {
 		c = point_col(p, ev, r->pt[k].label);
-		if (c >= 0)
-			state[c] |= r->pt[k].v == V_OK ? 1 : 2;
+		if (c < 0)
+			continue;
+		state[c] |= r->pt[k].v == V_OK ? 1 : 2;
+		drawn++;
+	}
+	if (!drawn) {
+		fprintf(f, "<text x=\"%d\" y=\"%d\" fill=\"#555\">(at instructions of C or of #MC, which have no column)</text>\n",
+			LEFT, y + 9);
+		return;
 	}
 	for (c = 0; c < p->nr; c++)
 		bad += !!(state[c] & 2);

@@ -963,6 +963,13 @@ static bool latched_nmi_test_wait(struct latched_nmi_test_target *t,
 	return true;
 }
 
+/* Return: 0, or -EINTR if the test has to end. */
+static int latched_nmi_test_between_rounds(void)
+{
+	cond_resched();
+	return signal_pending(current) ? -EINTR : 0;
+}
+
 static int latched_nmi_test_storm(unsigned int nmis, unsigned int burst,
 				  unsigned int gap_ns, int cpu)
 {
@@ -989,11 +996,9 @@ static int latched_nmi_test_storm(unsigned int nmis, unsigned int burst,
 
 		if (!latched_nmi_test_wait(&t, &t.c->seen, seq))
 			break;
-		if (signal_pending(current)) {
-			ret = -EINTR;
+		ret = latched_nmi_test_between_rounds();
+		if (ret)
 			break;
-		}
-		cond_resched();
 	}
 
 	latched_nmi_test_end(&t);
@@ -1035,11 +1040,9 @@ static int latched_nmi_test_chase(unsigned int rounds, unsigned int max_delay_ns
 
 		if (!ok || !latched_nmi_test_wait(&t, &t.c->done, seq))
 			break;
-		if (signal_pending(current)) {
-			ret = -EINTR;
+		ret = latched_nmi_test_between_rounds();
+		if (ret)
 			break;
-		}
-		cond_resched();
 	}
 
 	latched_nmi_test_end(&t);
@@ -1085,11 +1088,9 @@ static int latched_nmi_test_nested(enum latched_nmi_test_fault kind,
 		seq = atomic_long_read(&t.c->sent);
 		if (!latched_nmi_test_wait(&t, &t.c->done, seq))
 			break;
-		if (signal_pending(current)) {
-			ret = -EINTR;
+		ret = latched_nmi_test_between_rounds();
+		if (ret)
 			break;
-		}
-		cond_resched();
 	}
 
 	WRITE_ONCE(t.c->nested_kind, -1);
