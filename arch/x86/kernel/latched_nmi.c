@@ -57,8 +57,8 @@ static DEFINE_PER_CPU(struct latched_nmi_cause, latched_nmi_total);
 static bool latched_nmi_wanted __ro_after_init = true;
 
 /*
- * The stacks of this CPU. The fix-up runs with breakpoints armed: the pointer
- * is protected by within_cpu_entry(), and no preemption check reads more.
+ * The stacks of this CPU. Breakpoints are armed: the pointer is protected by
+ * within_cpu_entry(), and no preemption check reads more.
  */
 #define latched_nmi_stack_bottom(name) \
 	CEA_ESTACK_BOT(raw_cpu_read(cea_exception_stacks), name)
@@ -75,7 +75,12 @@ static __always_inline struct latched_nmi_state *latched_nmi_state(void)
 	       (sizeof(struct latched_nmi_frame) + sizeof(struct latched_nmi_state));
 }
 
-/* Take the latch before the handlers run (L7). Return: was anything latched? */
+/*
+ * Take the latch before the handlers run (L7). Return: was anything latched?
+ *
+ * Breakpoints are armed still, and may be those of an interrupted #DB: of per-CPU
+ * variables only the ones that within_cpu_entry() protects can be used.
+ */
 static __always_inline bool latched_nmi_take(struct latched_nmi_state *state)
 {
 	unsigned int nested, restarted;
@@ -87,8 +92,6 @@ static __always_inline bool latched_nmi_take(struct latched_nmi_state *state)
 	nested = arch_xchg(&state->latch, 0);
 	restarted = arch_xchg(&state->restart, 0);
 
-	raw_cpu_add(latched_nmi_total.nested, nested);
-	raw_cpu_add(latched_nmi_total.restarted, restarted);
 	raw_cpu_add(latched_nmi_cause.nested, nested);
 	raw_cpu_add(latched_nmi_cause.restarted, restarted);
 	return true;
@@ -251,6 +254,8 @@ void __latched_nmi_report(struct pt_regs *regs)
 
 	cause.nested = this_cpu_xchg(latched_nmi_cause.nested, 0);
 	cause.restarted = this_cpu_xchg(latched_nmi_cause.restarted, 0);
+	this_cpu_add(latched_nmi_total.nested, cause.nested);
+	this_cpu_add(latched_nmi_total.restarted, cause.restarted);
 	trace_latched_nmi_run(instruction_pointer(regs), cause.nested, cause.restarted);
 }
 

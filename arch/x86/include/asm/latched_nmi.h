@@ -91,7 +91,7 @@ void latched_nmi_show_interrupts(struct seq_file *p, int prec);
 bool latched_nmi_enabled(void);
 
 /**
- * latched_nmi_report - trace a handler run that the latch or a restart caused
+ * latched_nmi_report - count and trace what made the handlers run once more
  * @regs:	the interrupted context
  *
  * Context: NMI, between irqentry_nmi_enter() and irqentry_nmi_exit().

@@ -46,22 +46,64 @@ static unsigned long sum(unsigned long rounds)
 	return a ^ b ^ c ^ d ^ e ^ f;
 }
 
-static bool run(unsigned int slot, unsigned long regs)
+/* Watch writes to the quadword at @addr. Return: a file, or -1 and errno. */
+static int watch(unsigned long addr)
 {
 	struct perf_event_attr attr = {
 		.type = PERF_TYPE_BREAKPOINT,
 		.size = sizeof(attr),
 		.bp_type = HW_BREAKPOINT_W,
-		.bp_addr = regs + slots[slot].offset,
+		.bp_addr = addr,
 		.bp_len = HW_BREAKPOINT_LEN_8,
 	};
+
+	return perf_event_open(&attr);
+}
+
+static unsigned long symbol(const char *name)
+{
+	unsigned long addr = 0, a;
+	char line[512], sym[256];
+	FILE *f = fopen("/proc/kallsyms", "r");
+
+	while (f && !addr && fgets(line, sizeof(line), f)) {
+		if (sscanf(line, "%lx %*c %255s", &a, sym) == 2 && !strcmp(sym, name))
+			addr = a;
+	}
+	if (f)
+		fclose(f);
+	return addr;
+}
+
+/* Is a watchpoint on the per-CPU variable @name refused? */
+static bool refused(const char *name)
+{
+	unsigned long offset = read_number(DEBUGFS "per_cpu_offset");
+	unsigned long addr = symbol(name);
+	int fd, error;
+
+	if (!offset || !addr) {
+		ksft_print_msg("%s: no address\n", name);
+		return false;
+	}
+	fd = watch(offset + addr);
+	error = fd < 0 ? errno : 0;
+	if (fd >= 0)
+		close(fd);
+	ksft_print_msg("watchpoint on %s: %s\n", name,
+		       error ? strerror(error) : "accepted");
+	return error == EINVAL;
+}
+
+static bool run(unsigned int slot, unsigned long regs)
+{
 	unsigned long before, nmis, should = sum(ROUNDS);
 	double end = now() + LIMIT_S;
 	__u64 hits = 0;
 	bool ok = true;
 	int fd;
 
-	fd = perf_event_open(&attr);
+	fd = watch(regs + slots[slot].offset);
 	if (fd < 0) {
 		ksft_print_msg("%s: perf_event_open: %s\n", slots[slot].name,
 			       strerror(errno));
@@ -97,7 +139,11 @@ int main(void)
 		ksft_exit_skip("the classic entry does not survive it\n");
 	pin(0);
 	start_nmis(PERIOD_NS);
-	ksft_set_plan(NR_SLOTS);
+	ksft_set_plan(NR_SLOTS + 1);
+
+	/* What the NMI entry uses with breakpoints armed, and what it does not. */
+	ksft_test_result(refused("cea_exception_stacks") & refused("latched_nmi_cause") &
+			 !refused("latched_nmi_total"), "entry-watchpoint_refused\n");
 
 	if (!write_file(DEBUGFS "faults", "iret"))
 		ksft_exit_fail_msg("%sfaults: %s\n", DEBUGFS, strerror(errno));

@@ -61,6 +61,7 @@
  *		stack with dump_stack().
  *   pt_regs	(ro) Address of the user registers on the kernel stack of the task
  *		that reads: what the entry code writes on the way in from user mode.
+ *   per_cpu_offset (ro) From the address of a per-CPU variable to CPU 0's instance.
  *   stats	(ro) One counter a line: its name, its total, its value for each
  *		possible CPU.
  *
@@ -1323,6 +1324,13 @@ static int latched_nmi_test_pt_regs_show(struct seq_file *m, void *unused)
 }
 DEFINE_SHOW_ATTRIBUTE(latched_nmi_test_pt_regs);
 
+static int latched_nmi_test_per_cpu_offset_show(struct seq_file *m, void *unused)
+{
+	seq_printf(m, "0x%lx\n", per_cpu_offset(0));
+	return 0;
+}
+DEFINE_SHOW_ATTRIBUTE(latched_nmi_test_per_cpu_offset);
+
 static ssize_t latched_nmi_test_reset_write(struct file *file,
 					    const char __user *ubuf,
 					    size_t count, loff_t *ppos)
@@ -1383,6 +1391,8 @@ static void __init latched_nmi_test_create_files(void)
 			    &latched_nmi_test_backtrace_fops);
 	debugfs_create_file("pt_regs", 0400, dir, NULL,
 			    &latched_nmi_test_pt_regs_fops);
+	debugfs_create_file("per_cpu_offset", 0400, dir, NULL,
+			    &latched_nmi_test_per_cpu_offset_fops);
 	debugfs_create_file("stats", 0400, dir, NULL, &latched_nmi_test_stats_fops);
 	debugfs_create_file("reset", 0200, dir, NULL, &latched_nmi_test_reset_fops);
 	latched_nmi_test_dir = dir;
