@@ -57,8 +57,8 @@ static DEFINE_PER_CPU(struct latched_nmi_cause, latched_nmi_total);
 static bool latched_nmi_wanted __ro_after_init = true;
 
 /*
- * The stacks of this CPU. Breakpoints are armed: the pointer is protected by
- * within_cpu_entry(), and no preemption check reads more.
+ * The stacks of this CPU. Breakpoints are armed: of per-CPU variables only what
+ * within_cpu_entry() protects is used, and no preemption check reads more.
  */
 #define latched_nmi_stack_bottom(name) \
 	CEA_ESTACK_BOT(raw_cpu_read(cea_exception_stacks), name)
@@ -76,10 +76,8 @@ static __always_inline struct latched_nmi_state *latched_nmi_state(void)
 }
 
 /*
- * Take the latch before the handlers run (L7). Return: was anything latched?
- *
- * Breakpoints are armed still, and may be those of an interrupted #DB: of per-CPU
- * variables only the ones that within_cpu_entry() protects can be used.
+ * Take the latch before the handlers run (L7), and note the cause for
+ * latched_nmi_report(): breakpoints are armed here, too. Return: was anything latched?
  */
 static __always_inline bool latched_nmi_take(struct latched_nmi_state *state)
 {

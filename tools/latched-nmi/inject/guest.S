@@ -178,8 +178,8 @@ compat_spin:
 	.code64
 
 /*
- * The entries of 32-bit system calls. The first two return to the 32-bit vDSO,
- * which this process does not have: they are of use up to there.
+ * The entries of 32-bit system calls. SYSENTER and SYSCALL return to the 32-bit
+ * vDSO, which this process does not have: they are of use up to there.
  */
 	.globl	load_sysenter, load_sysenter_tf, load_syscall32, load_int80
 load_sysenter:

@@ -132,21 +132,28 @@ static void copy_file(FILE *in, FILE *out)
 		fwrite(buf, 1, n, out);
 }
 
+/* KTAP on standard output, and the matrix if it is wanted. Return: is all well? */
+static bool tell(const struct options *opt, const struct config *cfg,
+		 const struct report *rep)
+{
+	int bad = report_ktap(rep, cfg, stdout);
+
+	if (opt->svg)
+		report_svg(rep, cfg, rep->nr ? rep->res[0].machine : "", opt->svg);
+	return !bad;
+}
+
 /* Report results of before. */
 static int render(const struct options *opt, const struct config *cfg)
 {
 	FILE *in = fopen(opt->render, "r");
 	struct report rep = { 0 };
-	int bad;
 
 	if (!in)
 		die("%s: cannot read", opt->render);
 	report_read(&rep, in);
 	fclose(in);
-	bad = report_ktap(&rep, cfg, stdout);
-	if (opt->svg)
-		report_svg(&rep, cfg, rep.nr ? rep.res[0].machine : "", opt->svg);
-	return bad != 0;
+	return !tell(opt, cfg, &rep);
 }
 
 static int run_jobs(const struct options *opt, const struct config *cfg,
@@ -434,8 +441,6 @@ int main(int argc, char **argv)
 
 	failed = run_jobs(&opt, &cfg, &js, &rep);
 	remove_tree(dir);
-	bad = report_ktap(&rep, &cfg, stdout);
-	if (opt.svg)
-		report_svg(&rep, &cfg, rep.nr ? rep.res[0].machine : "", opt.svg);
-	return failed ? 2 : bad != 0;
+	bad = !tell(&opt, &cfg, &rep);
+	return failed ? 2 : bad;
 }

@@ -153,7 +153,8 @@ static int stock_losses(const struct report *rep, const struct config *cfg,
 int report_ktap(const struct report *rep, const struct config *cfg, FILE *out)
 {
 	const char *command = getenv("INJECT_COMMAND");
-	int i, k, bad = 0, cases = 0, lost[2] = { 0 }, total[2] = { 0 }, n = rep->nr;
+	int i, k, bad = 0, cases = 0, repeated = 0, n = rep->nr;
+	int lost[2] = { 0 }, total[2] = { 0 };
 
 	for (i = 0; i < cfg->nr_event; i++)
 		n += stock_losses(rep, cfg, &cfg->event[i]) >= 0;
@@ -186,7 +187,9 @@ int report_ktap(const struct report *rep, const struct config *cfg, FILE *out)
 			const struct point *pt = &r->pt[k];
 
 			if (pt->v == V_OK) {
-				fprintf(out, "  ok %d %s\n", k + 1, pt->label);
+				fprintf(out, "  ok %d %s%s%s\n", k + 1, pt->label,
+					pt->detail[0] ? " # " : "", pt->detail);
+				repeated += !!pt->detail[0];
 				continue;
 			}
 			fprintf(out, "  # to see it again: %s --entry %s --machine %s --case %s --at %s\n",
@@ -211,8 +214,8 @@ int report_ktap(const struct report *rep, const struct config *cfg, FILE *out)
 		fprintf(out, "%s %d classic/loses/%s # %d\n", losses ? "ok" : "not ok",
 			++n, cfg->event[i].name, losses);
 	}
-	fprintf(out, "# inject: %d cases; lost: classic %d of %d, latched %d of %d; %d of %d tests not ok\n",
-		cases, lost[0], total[0], lost[1], total[1], bad, n);
+	fprintf(out, "# inject: %d cases; lost: classic %d of %d, latched %d of %d; %d passed only when repeated; %d of %d tests not ok\n",
+		cases, lost[0], total[0], lost[1], total[1], repeated, bad, n);
 	return bad;
 }
 

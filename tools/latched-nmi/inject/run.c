@@ -1003,6 +1003,7 @@ static void confirm(struct guest *g, struct sweep *sw, struct outcome *o)
 	/* C need not take the same path twice, but from a fresh guest it does. */
 	if (o->v == V_UNREACHED && leads_to_c(g, sw->ev, o->spot)) {
 		o->v = V_OK;
+		o->detail[0] = 0;
 		return;
 	}
 	if (sw->nr > 1) {
@@ -1015,12 +1016,13 @@ static void confirm(struct guest *g, struct sweep *sw, struct outcome *o)
 			snprintf(b->detail, sizeof(b->detail),
 				 "the next case fails after it: %.300s", o->detail);
 			o->v = V_OK;
+			o->detail[0] = 0;
 			return;
 		}
 	}
-	fprintf(stderr, "# %s/%s %s/%s at %s: passed when repeated, first: %s %s\n",
-		g->entry, g->machine->name, g->ctx->name, sw->ev->name, o->label,
-		verdict_name[o->v], o->detail);
+	snprintf(detail, sizeof(detail), "passed when repeated, first: %s %.300s",
+		 verdict_name[o->v], o->detail);
+	strcpy(o->detail, detail);
 	o->v = V_OK;
 	restore(g, "ctx");
 }
