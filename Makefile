@@ -24,8 +24,8 @@ help:
 .PHONY: guest
 guest:
 	@$(T)/deps build
-	@$(T)/kernel
-	@$(T)/image
+	@$(T)/vm/kernel
+	@$(T)/vm/image
 
 .PHONY: run check lint
 run: guest
@@ -34,11 +34,11 @@ run: guest
 check:
 	@$(T)/deps check
 	@$(MAKE) --no-print-directory guest
-	@$(T)/check $(PART)
+	@$(T)/check/check $(PART)
 
 lint:
 	@$(T)/deps lint
-	@$(T)/lint
+	@$(T)/check/lint
 
 .PHONY: inject verify
 inject: guest
@@ -50,16 +50,16 @@ verify:
 
 .PHONY: apply unapply
 apply:
-	@$(T)/apply "$(KDIR)"
+	@$(T)/tree/apply "$(KDIR)"
 
 unapply:
-	@$(T)/apply -R "$(KDIR)"
+	@$(T)/tree/apply -R "$(KDIR)"
 
 .PHONY: series
 series:
 	@$(T)/deps series
-	@$(T)/kernel source
-	@$(T)/series
+	@$(T)/vm/kernel source
+	@$(T)/tree/series
 
 .PHONY: clean
 clean:
