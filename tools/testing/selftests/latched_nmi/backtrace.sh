@@ -78,14 +78,14 @@ from_user()
 	! logged | grep -q "<NMI>" && lines "latched_nmi_test_handler" "RIP: 0033:"
 }
 
-need_module
 need_two_cpus
+need_module
 ktap_print_header
-ktap_set_plan 4
+ktap_set_plan 5
 
 test_result kernel-sysrq_l sysrq_l
 test_result kernel-sysrq_l_function retry sysrq_l_kernel
 test_result user-backtrace retry from_user
 test_result kernel-backtrace retry from_kernel
 
-ktap_finished
+finish

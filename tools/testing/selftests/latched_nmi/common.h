@@ -19,6 +19,7 @@
 #include "kselftest.h"
 
 #define DEBUGFS		"/sys/kernel/debug/latched_nmi_test/"
+#define MODULE		"test_modules/latched_nmi_test.ko"
 #define PMU		"/sys/bus/event_source/devices/latched_nmi_test/"
 
 /* All kinds of faults that the module's NMI handler can take. */
@@ -75,6 +76,34 @@ static inline int perf_event_open(struct perf_event_attr *attr)
 	return syscall(SYS_perf_event_open, attr, 0, -1, -1, 0);
 }
 
+static int nmis_fd = -1;
+
+static inline void unload_module(void)
+{
+	close(nmis_fd);
+	syscall(SYS_delete_module, "latched_nmi_test", O_NONBLOCK);
+}
+
+/* Loads the module until the program exits, unless it is loaded already. */
+static inline void need_module(void)
+{
+	int fd;
+
+	if (geteuid())
+		ksft_exit_skip("only root can load the module\n");
+	if (!access(DEBUGFS, F_OK))
+		return;
+	fd = open(MODULE, O_RDONLY);
+	if (fd < 0)
+		ksft_exit_skip("%s: %s: build it with KDIR=\n", MODULE, strerror(errno));
+	if (syscall(SYS_finit_module, fd, "", 0))
+		ksft_exit_fail_msg("loading %s: %s\n", MODULE, strerror(errno));
+	close(fd);
+	atexit(unload_module);
+	if (access(DEBUGFS, F_OK))
+		ksft_exit_fail_msg("%s: %s\n", DEBUGFS, strerror(errno));
+}
+
 /* Has another CPU send NMIs to this thread until it exits. */
 static inline void start_nmis(unsigned long period_ns)
 {
@@ -85,12 +114,19 @@ static inline void start_nmis(unsigned long period_ns)
 		.sample_period = period_ns,
 	};
 
-	if (!attr.type)
-		ksft_exit_skip("the module latched_nmi_test is not loaded\n");
 	if (sysconf(_SC_NPROCESSORS_ONLN) < 2)
 		ksft_exit_skip("no second CPU that could send NMIs\n");
-	if (perf_event_open(&attr) < 0)
+	nmis_fd = perf_event_open(&attr);
+	if (nmis_fd < 0)
 		ksft_exit_fail_msg("perf_event_open: %s\n", strerror(errno));
+}
+
+/* The last test of every program: all NMIs were seen, by no re-entered handler. */
+static inline void test_nothing_lost(void)
+{
+	write_file(DEBUGFS "storm", "100");
+	ksft_test_result(read_stat("sent") && !read_stat("lost") &&
+			 !read_stat("reentered"), "all-nothing_lost\n");
 }
 
 static inline void pin(unsigned int cpu)

@@ -3,9 +3,12 @@
 #
 # What the test scripts share; they run in a guest with busybox.
 
+dir=$(dirname "$0")
 # shellcheck source=/dev/null
-. "$(dirname "$0")/ktap_helpers.sh"
+. "$dir/../kselftest/ktap_helpers.sh"
 
+module=$dir/test_modules/latched_nmi_test.ko
+module_loaded=
 debugfs=/sys/kernel/debug/latched_nmi_test
 # shellcheck disable=SC2034
 tracefs=/sys/kernel/tracing
@@ -66,31 +69,55 @@ test_skip()
 	KTAP_CNT_SKIP=$((KTAP_CNT_SKIP + 1))
 }
 
-# need FILE REASON: skips the whole script if there is no FILE.
-need()
+# skip_all REASON: skips the whole script.
+skip_all()
 {
-	[ -e "$1" ] && return
-	ktap_skip_all "$2"
+	ktap_skip_all "$*"
 	exit "$KSFT_SKIP"
 }
 
+# Loads the module, unless it is loaded already. Then finish has to end the script.
 need_module()
 {
-	need $debugfs "the module latched_nmi_test is not loaded"
+	local fs
+
+	[ "$(id -u)" = 0 ] || skip_all "only root can load the module"
+	for fs in debugfs:/sys/kernel/debug tracefs:/sys/kernel/tracing; do
+		grep -q " ${fs#*:} " /proc/mounts || mount -t "${fs%%:*}" none "${fs#*:}"
+	done
+	[ ! -d $debugfs ] || return 0
+	[ -f "$module" ] || skip_all "there is no module $module: build it with KDIR="
+	insmod "$module" || ktap_exit_fail_msg "insmod $module"
+	module_loaded=1
 }
 
 need_two_cpus()
 {
-	[ "$(cpus)" -ge 2 ] && return
-	ktap_skip_all "no second CPU that could send NMIs"
-	exit "$KSFT_SKIP"
+	[ "$(cpus)" -ge 2 ] || skip_all "no second CPU that could send NMIs"
+}
+
+# All that was sent was seen, by handlers that were not re-entered.
+nothing_lost()
+{
+	op storm 100 >/dev/null
+	awk '{ print "# " $1, $2 }' $debugfs/stats
+	[ "$(stat sent)" -gt 0 ] && [ "$(stat lost)" = 0 ] && [ "$(stat unseen)" = 0 ] &&
+		[ "$(stat reentered)" = 0 ]
+}
+
+# The last test of every script that uses the module, and the end of the script.
+finish()
+{
+	test_result all-nothing_lost nothing_lost
+	[ -z "$module_loaded" ] || rmmod latched_nmi_test
+	ktap_finished
 }
 
 # spin MODE [CPU]: keeps a CPU in user or kernel mode until stop_spin.
 spin()
 {
 	spin_ready=$(mktemp)
-	"$(dirname "$0")/spin" "$1" "${2:-0}" >"$spin_ready" &
+	"$dir/spin" "$1" "${2:-0}" >"$spin_ready" &
 	spin_pid=$!
 	while ! [ -s "$spin_ready" ] && kill -0 $spin_pid 2>/dev/null; do
 		sleep 0.05

@@ -37,10 +37,10 @@ nested()
 	[ $nmn -ge $rounds ]
 }
 
-need_module
 need_two_cpus
+need_module
 ktap_print_header
-ktap_set_plan 16
+ktap_set_plan 17
 
 for zone in kernel user; do
 	spin $zone 0
@@ -50,4 +50,4 @@ for zone in kernel user; do
 	stop_spin
 done
 
-ktap_finished
+finish

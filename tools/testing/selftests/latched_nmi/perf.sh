@@ -6,19 +6,19 @@
 
 . "$(dirname "$0")/lib.sh"
 
-dir=$(mktemp -d)
+tmp=$(mktemp -d)
 
 record()
 {
-	perf record -q -B -N -o "$dir/data" "$@" >"$dir/log" 2>&1 && return
-	sed 's/^/# /' "$dir/log"
+	perf record -q -B -N -o "$tmp/data" "$@" >"$tmp/log" 2>&1 && return
+	sed 's/^/# /' "$tmp/log"
 	return 1
 }
 
 # script [FIELDS]: the samples as text, one block each.
 script()
 {
-	perf script -i "$dir/data" -F "${1:-comm,cpu,ip,sym}" 2>/dev/null
+	perf script -i "$tmp/data" -F "${1:-comm,cpu,ip,sym}" 2>/dev/null
 }
 
 # Two programs share the CPU, one in kernel and one in user mode, and each sample
@@ -41,7 +41,7 @@ in_callchain()
 {
 	local hits
 
-	hits=$(grep -c "$1" "$dir/script")
+	hits=$(grep -c "$1" "$tmp/script")
 	echo "# $hits samples with $1"
 	[ "$hits" -ge 20 ]
 }
@@ -51,8 +51,8 @@ exclude()
 {
 	local hits wrong
 
-	hits=$(grep -c "$1" "$dir/script")
-	wrong=$(grep "$1" "$dir/script" | grep -vcE "$2")
+	hits=$(grep -c "$1" "$tmp/script")
+	wrong=$(grep "$1" "$tmp/script" | grep -vcE "$2")
 	echo "# $hits samples of $1, $wrong of the other mode"
 	[ "$hits" -ge 20 ] && [ "$wrong" -eq 0 ]
 }
@@ -88,10 +88,10 @@ tracepoint()
 	local runs counted
 
 	runs=$(($(stat runs) + $(stat late)))
-	perf stat -x, -o "$dir/stat" -a -e nmi:nmi_handler \
+	perf stat -x, -o "$tmp/stat" -a -e nmi:nmi_handler \
 		--filter "handled > 0" -- sh -c "echo 500 > $debugfs/storm"
 	runs=$(($(stat runs) + $(stat late) - runs))
-	counted=$(awk -F, '/nmi_handler/ { print $1 }' "$dir/stat")
+	counted=$(awk -F, '/nmi_handler/ { print $1 }' "$tmp/stat")
 	echo "# nmi:nmi_handler counted $counted, the module $runs"
 	[ "$runs" -gt 0 ] && [ "$counted" -ge "$runs" ]
 }
@@ -134,24 +134,21 @@ latched_record()
 	[ "$samples" -ge 50 ]
 }
 
-need_module
+perf --version >/dev/null 2>&1 || skip_all "no perf here"
 need_two_cpus
-if ! perf --version >/dev/null 2>&1; then
-	ktap_skip_all "no perf in this guest"
-	exit "$KSFT_SKIP"
-fi
+need_module
 ktap_print_header
-ktap_set_plan 9
+ktap_set_plan 10
 
 echo "int3 page vmalloc user gp db iret" >$debugfs/faults
 record_both -e latched_nmi_test/ipi/ -c 1000000 -g
-script >"$dir/script"
+script >"$tmp/script"
 echo none >$debugfs/faults
 test_result kernel-perf_callchain in_callchain ksys_read
 test_result user-perf_callchain in_callchain latched_nmi_spin_user
 
 record_both -e latched_nmi_test/ipi/u -e latched_nmi_test/ipi/k -c 1000000
-script event,ip >"$dir/script"
+script event,ip >"$tmp/script"
 test_result user-perf_exclude_kernel exclude ipi/u: " [0-9a-f]{1,12}\$"
 test_result kernel-perf_exclude_user exclude ipi/k: " ffff[0-9a-f]{12}\$"
 
@@ -166,5 +163,5 @@ else
 	test_skip handler-perf_latched "the classic entry has no latch to trace"
 fi
 
-rm -rf "$dir"
-ktap_finished
+rm -rf "$tmp"
+finish

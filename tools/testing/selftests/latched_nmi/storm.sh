@@ -98,10 +98,10 @@ tracepoint()
 	[ "$runs" -ge 20 ] && [ "$nested" -ge 20 ]
 }
 
-need_module
 need_two_cpus
+need_module
 ktap_print_header
-ktap_set_plan 9
+ktap_set_plan 10
 
 # The writer of the operations sends, from a CPU that is not the target.
 taskset -p 2 $$ >/dev/null
@@ -138,4 +138,4 @@ else
 	test_skip handler-tracepoint "no latched NMI entry in this kernel"
 fi
 
-ktap_finished
+finish

@@ -426,8 +426,9 @@ int main(void)
 	unsigned int i, faulting;
 
 	ksft_print_header();
+	need_module();
 	set_up();
-	ksft_set_plan(2 * (nr_zones + 1));
+	ksft_set_plan(2 * (nr_zones + 1) + 1);
 
 	for (faulting = 0; faulting < 2; faulting++) {
 		const char *event = faulting ? "nmi_faults" : "nmi";
@@ -451,5 +452,6 @@ int main(void)
 	}
 
 	write_file(DEBUGFS "faults", "none");
+	test_nothing_lost();
 	ksft_finished();
 }

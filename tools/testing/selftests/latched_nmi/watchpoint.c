@@ -129,7 +129,7 @@ static bool run(unsigned int slot, unsigned long regs)
 
 int main(void)
 {
-	unsigned long regs = read_number(DEBUGFS "pt_regs");
+	unsigned long regs;
 	unsigned int i;
 
 	ksft_print_header();
@@ -137,9 +137,11 @@ int main(void)
 		ksft_exit_skip("no latched NMI entry in this kernel\n");
 	if (system("dmesg | grep -q 'NMI entry: latched'"))
 		ksft_exit_skip("the classic entry does not survive it\n");
+	need_module();
+	regs = read_number(DEBUGFS "pt_regs");
 	pin(0);
 	start_nmis(PERIOD_NS);
-	ksft_set_plan(NR_SLOTS + 1);
+	ksft_set_plan(NR_SLOTS + 2);
 
 	/* What the NMI entry uses with breakpoints armed, and what it does not. */
 	ksft_test_result(refused("cea_exception_stacks") & refused("latched_nmi_cause") &
@@ -150,5 +152,6 @@ int main(void)
 	for (i = 0; i < NR_SLOTS; i++)
 		ksft_test_result(run(i, regs), "user_prologue-db_%s\n", slots[i].name);
 	write_file(DEBUGFS "faults", "none");
+	test_nothing_lost();
 	ksft_finished();
 }
