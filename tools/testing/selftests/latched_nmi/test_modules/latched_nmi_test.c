@@ -689,8 +689,8 @@ static int latched_nmi_test_event_init(struct perf_event *event)
 	te->source = event->attr.config;
 	INIT_CSD(&te->kick, latched_nmi_test_kick, te);
 	raw_spin_lock_init(&te->lock);
-	hrtimer_init(&te->timer, CLOCK_MONOTONIC, HRTIMER_MODE_REL_PINNED_HARD);
-	te->timer.function = latched_nmi_test_timer;
+	hrtimer_setup(&te->timer, latched_nmi_test_timer, CLOCK_MONOTONIC,
+		      HRTIMER_MODE_REL_PINNED_HARD);
 
 	event->pmu_private = te;
 	event->destroy = latched_nmi_test_destroy;
