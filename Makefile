@@ -21,15 +21,18 @@ T := tools/latched-nmi
 help:
 	@$(T)/help
 
-.PHONY: guest
+.PHONY: guest check lint inject series run
+ifeq ($(KVER),all)
+run:
+	@$(T)/demo
+
+guest check lint inject series:
+	@$(T)/each $@ $(if $(PART),"PART=$(PART)")
+else
 guest:
 	@$(T)/deps build
 	@$(T)/vm/kernel
 	@$(T)/vm/image
-
-.PHONY: run check lint
-run: guest
-	@$(T)/demo
 
 check:
 	@$(T)/deps check
@@ -40,10 +43,19 @@ lint:
 	@$(T)/deps lint
 	@$(T)/check/lint
 
-.PHONY: inject verify
 inject: guest
 	@$(T)/inject/run
 
+series:
+	@$(T)/deps series
+	@$(T)/vm/kernel source
+	@$(T)/tree/series
+
+run: guest
+	@$(T)/demo
+endif
+
+.PHONY: verify
 verify:
 	@$(T)/deps verify
 	@tools/verification/latched-nmi/verify.sh
@@ -54,12 +66,6 @@ apply:
 
 unapply:
 	@$(T)/tree/apply -R "$(KDIR)"
-
-.PHONY: series
-series:
-	@$(T)/deps series
-	@$(T)/vm/kernel source
-	@$(T)/tree/series
 
 .PHONY: clean
 clean:

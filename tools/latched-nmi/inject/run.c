@@ -338,7 +338,7 @@ struct guest *guest_boot(const struct options *opt, const struct config *cfg,
 	snprintf(append, sizeof(append),
 		 "nokaslr rdinit=/init nmi_entry=%s oops=panic panic=0 quiet loglevel=1 "
 		 "nosoftlockup nmi_watchdog=0 rcupdate.rcu_cpu_stall_suppress=1 "
-		 "tsc=reliable kunit.enable=0 %s %s", entry,
+		 "tsc=reliable no_timer_check kunit.enable=0 %s %s", entry,
 		 opt->serial ? "console=ttyS0 ignore_loglevel" : "", m->append);
 
 	vc = (struct vm_config) {
