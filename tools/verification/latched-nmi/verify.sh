@@ -1,10 +1,11 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0
 #
-# Check the models against the declared verdicts.
+# usage: verify.sh [NAME...]
+#        verify.sh explain NAME PROPERTY
 #
-#   verify.sh [NAME...]		all runs of "verdicts", or those of these names
-#   verify.sh explain NAME PROPERTY	the shortest way to that violation
+# Checks the models against the declared verdicts: all runs of the file "verdicts",
+# or those of these names. "explain" shows the shortest way to a violation.
 #
 # DEEP=1	also the long runs (minutes, up to 12 GB)
 # JOBS=2	runs at a time
@@ -24,9 +25,9 @@ die() {
 	exit 1
 }
 
-for tool in spin gcc; do
-	command -v $tool >/dev/null || die "$tool is not installed (Debian: apt install spin gcc)"
-done
+usage() {
+	sed -n '/^# usage:/,/^[^#]/s/^# \{0,1\}//p' "$self"
+}
 
 # "verdicts" as tab-separated lines: kind, name, model, defines, violated.
 entries() {
@@ -53,7 +54,26 @@ number_of() {
 			return
 		fi
 	done
-	die "no property $1"
+	return 1
+}
+
+# The names of all runs, each once.
+names() {
+	entries | cut -f2 | awk '!seen[$0]++'
+}
+
+need_name() {
+	names | grep -qxF -e "$1" ||
+		die "there is no run $1; there are: $(names | tr '\n' ' ')"
+}
+
+# entry_of NAME PROPERTY: the entry that explains this violation.
+entry_of() {
+	case $2 in
+	CALM)	entries | awk -F'\t' -v name="$1" '$2 == name && ($1 ~ /calm/ || $5 ~ /CALM/)' ;;
+	STORM)	entries | awk -F'\t' -v name="$1" '$2 == name && $1 ~ /storm/' ;;
+	*)	entries | awk -F'\t' -v name="$1" '$2 == name && $1 !~ /calm|storm/' ;;
+	esac | head -n 1
 }
 
 # build MODEL "DEFINES" CFLAGS...: spin and gcc in the current directory
@@ -167,8 +187,7 @@ one() {
 
 # explain NAME PROPERTY: the shortest trail, by breadth-first search
 explain() {
-	entry=$(entries | awk -F'\t' -v name="$1" '$2 == name && $1 !~ /calm|storm/' | head -n 1)
-	[ -n "$entry" ] || die "no run is called $1"
+	entry=$(entry_of "$1" "$2")
 	model=$(field 3)
 	mkdir -p "$dir/explain"
 	cd "$dir/explain"
@@ -198,16 +217,42 @@ explain() {
 	fi
 }
 
+# Everything that was asked for has to make sense before anything is done.
 case ${1-} in
+-h|--help)
+	usage
+	exit
+	;;
 --one)
 	one "$2" "$3"
 	exit
 	;;
--h|--help)
-	sed -n '4,11s/^# \{0,1\}//p' "$self"
-	exit
+-*)
+	die "there is no option $1; verify.sh --help shows the usage"
+	;;
+explain)
+	[ $# = 3 ] || die "usage: verify.sh explain NAME PROPERTY"
+	need_name "$2"
+	[ "$3" = CALM ] || [ "$3" = STORM ] || number_of "$3" >/dev/null ||
+		die "there is no property $3; there are: $PROPERTIES CALM STORM"
+	[ -n "$(entry_of "$2" "$3")" ] || die "no run $2 looks for $3"
+	;;
+*)
+	for name; do
+		need_name "$name"
+	done
 	;;
 esac
+case $DEEP in
+""|0|1)	;;
+*)	die "DEEP=$DEEP: it is 0 or 1" ;;
+esac
+case $JOBS in
+*[!0-9]*|0*)	die "JOBS=$JOBS: it is a number from 1" ;;
+esac
+for tool in spin gcc; do
+	command -v $tool >/dev/null || die "$tool is not installed (Debian: apt install spin gcc)"
+done
 
 if [ -n "${O-}" ]; then
 	mkdir -p "$O/verification"
@@ -220,7 +265,6 @@ else
 fi
 
 if [ "${1-}" = explain ]; then
-	[ $# = 3 ] || die "usage: verify.sh explain NAME PROPERTY"
 	explain "$2" "$3"
 	exit
 fi
@@ -229,7 +273,6 @@ fi
 lines=$(entries | awk -F'\t' -v deep="$DEEP" -v names=" $* " '
 	$1 ~ /^deep-/ && deep != 1 && names == "  "	{ next }
 	names == "  " || index(names, " " $2 " ")	{ print NR }')
-[ -n "$lines" ] || die "no run is called $*"
 
 start=$(date +%s)
 printf '%-26s %-8s %-8s %-8s %10s %7s %7s\n' protocol property declared found states depth seconds
@@ -243,7 +286,10 @@ done | xargs -P "$JOBS" -I '{}' sh -c \
 	 mv "$3/result.$2" "$3/done.$2"' \
 	sh "$self" '{}' "$dir" &
 runner=$!
+i=0
 for n in $lines; do
+	i=$((i + 1))
+	[ -t 2 ] || echo "# case $i of $(echo "$lines" | wc -l)" >&2
 	while [ ! -e "$dir/done.$n" ]; do
 		kill -0 $runner 2>/dev/null || [ -e "$dir/done.$n" ] || die "the runs were interrupted"
 		sleep 0.1
