@@ -1,72 +1,74 @@
 # SPDX-License-Identifier: GPL-2.0
 #
 # Builds, boots, tests and installs the latched NMI handler. Each target is a
-# script under tools/; this file only says which ones and in which order.
+# script under tools/; this file only names them. "make help" lists the targets,
+# and the variables, whose defaults are in tools/latched-nmi/common.
 
-KVER	?= 6.12
-LINUX	?=
-O	?= build
-ACCEL	?= tcg
-SMP	?= 2
-V	?=
-PART	?=
-TEST	?=
-DEEP	?=
-export KVER LINUX ACCEL SMP V TEST DEEP
-export O := $(abspath $(O))
+variables := KVER LINUX MACHINE O ACCEL SMP V PART TEST CASE AT RUN REPLAY \
+	MINUTES CPUS SEED DEEP KDIR
+export $(variables)
 
-T := tools/latched-nmi
+# A misspelt variable would do nothing, and say nothing.
+given := $(foreach v,$(MAKEOVERRIDES),$(if $(findstring =,$v),$(firstword $(subst =, ,$v))))
+unknown := $(filter-out $(variables) SHELL,$(given))
+ifneq ($(unknown),)
+$(error there is no variable $(unknown); there are: $(variables))
+endif
+
+T := $(dir $(realpath $(lastword $(MAKEFILE_LIST))))tools/latched-nmi
+MAKEFLAGS += --no-print-directory
 
 .PHONY: help
 help:
 	@$(T)/help
 
-.PHONY: guest check lint inject series run
+.PHONY: guest check lint inject series
 ifeq ($(KVER),all)
-run:
-	@$(T)/demo
-
 guest check lint inject series:
-	@$(T)/each $@ $(if $(PART),"PART=$(PART)")
+	@$(T)/each $@
 else
 guest:
-	@$(T)/deps build
-	@$(T)/vm/kernel
-	@$(T)/vm/image
+	@$(T)/vm/guest
 
 check:
-	@$(T)/deps check
-	@$(MAKE) --no-print-directory guest
-	@$(T)/check/check $(PART)
+	@$(T)/check/check
 
 lint:
 	@$(T)/deps lint
+	@$(T)/vm/kernel
 	@$(T)/check/lint
 
-inject: guest
+inject:
+	@$(T)/vm/guest
 	@$(T)/inject/run
 
 series:
 	@$(T)/deps series
 	@$(T)/vm/kernel source
 	@$(T)/tree/series
-
-run: guest
-	@$(T)/demo
 endif
+
+.PHONY: run shell
+run:
+	@$(T)/vm/guest
+	@$(T)/demo
+
+shell:
+	@$(T)/vm/guest
+	@$(T)/vm/boot -a apic_extnmi=all
 
 .PHONY: verify
 verify:
 	@$(T)/deps verify
-	@tools/verification/latched-nmi/verify.sh
+	@$(T)/../verification/latched-nmi/verify.sh $$RUN
 
 .PHONY: apply unapply
 apply:
-	@$(T)/tree/apply "$(KDIR)"
+	@$(T)/tree/apply "$$KDIR"
 
 unapply:
-	@$(T)/tree/apply -R "$(KDIR)"
+	@$(T)/tree/apply -R "$$KDIR"
 
 .PHONY: clean
 clean:
-	rm -rf "$(O)"
+	@$(T)/clean '$(origin O)'

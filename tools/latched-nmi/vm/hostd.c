@@ -2,7 +2,7 @@
 /*
  * The host's side of NMIs and machine checks in the guest.
  *
- *   storm QMP-SOCKET GUEST-SOCKET CPUS MCE-COMMAND
+ *   hostd QMP-SOCKET GUEST-SOCKET CPUS MCE-COMMAND
  *
  * GUEST-SOCKET is the serial line on which the guest asks, QMP-SOCKET where QEMU
  * carries it out. MCE-COMMAND is HMP's, with '#' for the number of the CPU. A
@@ -10,7 +10,7 @@
  *
  *   nmi COUNT              COUNT NMIs, 2 ms apart
  *   mce COUNT              COUNT machine checks, 100 ms apart
- *   storm NMIS MCES SECS   NMIS and MCES a second at random times, for SECS
+ *   random NMIS MCES SECS  NMIS and MCES a second at random times, for SECS
  *                          seconds; a further line from the guest ends it
  *
  *   done NMIS MCES         how many of each have been injected
@@ -46,7 +46,7 @@ static double mce_time, mce_guest_time;
 
 static void end(const char *why)
 {
-	printf("storm: %s after %lu NMIs, %lu machine checks\n", why, nmis, mces);
+	printf("hostd: %s after %lu NMIs, %lu machine checks\n", why, nmis, mces);
 	exit(0);
 }
 
@@ -57,7 +57,7 @@ static int open_socket(const char *path)
 	int tries;
 
 	if (strlen(path) >= sizeof(addr.sun_path)) {
-		fprintf(stderr, "storm: path too long for a socket: %s\n", path);
+		fprintf(stderr, "hostd: path too long for a socket: %s\n", path);
 		exit(2);
 	}
 	strcpy(addr.sun_path, path);
@@ -66,7 +66,7 @@ static int open_socket(const char *path)
 			return fd;
 		usleep(50000);
 	}
-	fprintf(stderr, "storm: %s: %s\n", path, strerror(errno));
+	fprintf(stderr, "hostd: %s: %s\n", path, strerror(errno));
 	exit(2);
 }
 
@@ -112,7 +112,7 @@ static void command(const char *format, ...)
 	if (thread)
 		vcpu_thread = atoi(thread + strlen("\"thread-id\": "));
 	if (strstr(line, "\"error\""))
-		printf("storm: QEMU: %s\n", line);
+		printf("hostd: QEMU: %s\n", line);
 }
 
 /* CPU time of the thread that runs the guest's CPUs, in seconds; 0 if not known. */
@@ -173,7 +173,7 @@ static double gap(double rate)
 	return (0.5 + drand48()) / rate;
 }
 
-static void storm(double nmi_rate, double mce_rate, double secs)
+static void at_random(double nmi_rate, double mce_rate, double secs)
 {
 	double finish = now() + secs;
 	double next_nmi = nmi_rate ? now() + gap(nmi_rate) : finish;
@@ -231,16 +231,16 @@ static void serve(const char *line)
 			mce();
 			usleep(100000);
 		}
-	} else if (sscanf(line, "storm %lf %lf %lf", &nmi_rate, &mce_rate, &secs) == 3 &&
+	} else if (sscanf(line, "random %lf %lf %lf", &nmi_rate, &mce_rate, &secs) == 3 &&
 		   nmi_rate >= 0 && nmi_rate <= MAX_RATE &&
 		   mce_rate >= 0 && mce_rate <= MAX_RATE &&
 		   secs >= 0 && secs <= MAX_SECS) {
-		storm(nmi_rate, mce_rate, secs);
+		at_random(nmi_rate, mce_rate, secs);
 	} else {
 		answer("error what is \"%s\"?\n", line);
 		return;
 	}
-	printf("storm: %s: %lu NMIs, %lu machine checks\n", line,
+	printf("hostd: %s: %lu NMIs, %lu machine checks\n", line,
 	       nmis - nmis_before, mces - mces_before);
 	answer("done %lu %lu\n", nmis - nmis_before, mces - mces_before);
 }
@@ -250,7 +250,7 @@ int main(int argc, char **argv)
 	char line[256];
 
 	if (argc != 5 || atoi(argv[3]) < 1 || !strchr(argv[4], '#')) {
-		fprintf(stderr, "usage: storm QMP-SOCKET GUEST-SOCKET CPUS MCE-COMMAND\n");
+		fprintf(stderr, "usage: hostd QMP-SOCKET GUEST-SOCKET CPUS MCE-COMMAND\n");
 		return 2;
 	}
 	cpus = atoi(argv[3]);
