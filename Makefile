@@ -4,8 +4,8 @@
 # script under tools/; this file only names them. "make help" lists the targets,
 # and the variables, whose defaults are in tools/latched-nmi/common.
 
-variables := KVER LINUX MACHINE O ACCEL SMP V PART TEST CASE AT RUN REPLAY \
-	MINUTES CPUS SEED DEEP KDIR
+variables := KVER LINUX MACHINE O ACCEL SMP V PART TEST CASE AT ENTRY REPLAY \
+	MUTANT RUN DEEP MINUTES CPUS SEED KDIR
 export $(variables)
 
 # A misspelt variable would do nothing, and say nothing.
@@ -16,7 +16,6 @@ $(error there is no variable $(unknown); there are: $(variables))
 endif
 
 T := $(dir $(realpath $(lastword $(MAKEFILE_LIST))))tools/latched-nmi
-MAKEFLAGS += --no-print-directory
 
 .PHONY: help
 help:
