@@ -21,9 +21,9 @@ T := $(dir $(realpath $(lastword $(MAKEFILE_LIST))))tools/latched-nmi
 help:
 	@$(T)/help
 
-.PHONY: guest check lint inject series
+.PHONY: guest check lint inject explore series
 ifeq ($(KVER),all)
-guest check lint inject series:
+guest check lint inject explore series:
 	@$(T)/each $@
 else
 guest:
@@ -40,6 +40,11 @@ lint:
 inject:
 	@$(T)/vm/guest
 	@$(T)/inject/run
+
+explore:
+	@$(T)/deps build
+	@$(T)/vm/kernel
+	@$(T)/../verification/latched-nmi/explore/run
 
 series:
 	@$(T)/deps series
