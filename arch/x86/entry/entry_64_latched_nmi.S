@@ -2,12 +2,13 @@
 /*
  * Latched NMI entry for x86-64, after Mathieu Desnoyers' RFC of 2011.
  *
- * NMI handlers may fault, hit int3 and take #DB or #MC. Each of those returns
- * with IRET, which unmasks NMIs while the handler still runs. The real NMI
- * handler (NMIs masked) only decides and copies the frame; the system's
- * handlers run from the latched NMI handler (NMIs possibly unmasked), where a
- * nested NMI sets a latch and returns at once. The epilogue tests the latch
- * and restarts the latched handler.
+ * An NMI handler may fault, hit int3, or take #DB or #MC. Each of those returns
+ * with IRET, which unmasks NMIs while the handler still runs. So the real NMI
+ * handler, which runs with NMIs masked, only decides what to do and copies the
+ * frame. The system's handlers run from the latched NMI handler, with NMIs
+ * masked or not. An NMI that nests in it sets a latch and returns at once. The
+ * latched handler tests the latch after the system's handlers have run, and
+ * once more in the epilogue, just before it returns.
  *
  * Hazards
  * -------
@@ -25,52 +26,71 @@
  * State machine
  * -------------
  * asm_exc_nmi_latched: (real NMI handler: REAL stack, NMIs masked)
- *	from user mode		-> thread stack, dispatcher
- *	RIP in the epilogue	-> restart: nest_count = 1, latched_nmi_handler
- *	#MC entry check of an
- *	#MC that hit the epilogue -> nested
+ *	from user mode		-> thread stack, exc_nmi()
+ *	RIP in the epilogue	-> restart: nest_count = 1, latched_nmi_repeat
+ *	RIP in the #MC entry check of an #MC that hit the epilogue
+ *				-> nested
  *	nest_count != 0		-> nested: latch++, IRET
- *	else			-> first: copy the frame to the LATCHED stack,
- *				   nest_count = 1, latched_nmi_handler
+ *	else			-> first: nest_count = 1, copy the frame to the
+ *				   LATCHED stack, latched_nmi_handler
  * latched_nmi_handler: (LATCHED stack, NMIs masked or not)
- *	save, dispatcher, restore
+ *	save registers
+ *	do { exc_nmi() } while (take the latch)
+ *	restore registers
  * __nmi_epilogue_begin:
- *	latch != 0		-> latched_nmi_handler
+ *	latch != 0		-> latched_nmi_repeat
  *	nest_count = 0, IRET
  * __nmi_epilogue_end:
+ * latched_nmi_repeat:
+ *	save registers, take the latch, exc_nmi(), ... as above
  *
  * Stacks
  * ------
- * Neighbours in the cpu entry area, so that each is a constant distance D =
- * LATCHED_NMI_DISTANCE from the next: no register, GS or CR3 is needed to get
- * from one to the other.
+ * Both are in the exception stack that the IDT gate of the NMI names, D =
+ * LATCHED_NMI_DISTANCE apart, so that no register, GS or CR3 is needed to get
+ * from one to the other. The #DF stack lends its top to a frame that the fix-up
+ * has to move (L12).
  *
- *   REAL stack (IST)                      LATCHED stack
+ *   NMI exception stack                   #DF exception stack
  *  +---------------------------+  top    +---------------------------+  top
- *  | SS      } written by      |         | SS      } copied from the |
- *  | RSP     } hardware at     |         | RSP     } REAL stack by   |
- *  | RFLAGS  } delivery; valid |         | RFLAGS  } the first NMI;  |
- *  | CS      } until NMIs are  |         | CS      } valid until its |
- *  | RIP     } unmasked        |         | RIP     } IRET            |
- *  +---------------------------+ -40     +---------------------------+ -40
- *  | user RDX: user mode only  |         | rest of pt_regs           |
- *  +---------------------------+ -48     | (user RDX after the H1,   |
- *  | latch | restart | nest_   |         |  H6 fix-up)               |
- *  |       |         |   count |         +---------------------------+ -168
- *  +---------------------------+ -56     | C frames                  |
+ *  | SS      } written by      |         | SS      } PARKED frame    |
+ *  | RSP     } hardware at     |         | RSP     } of an NMI from  |
+ *  | RFLAGS  } delivery; valid |         | RFLAGS  } user mode whose |
+ *  | CS      } until NMIs are  |         | CS      } prologue #MC or |
+ *  | RIP     } unmasked        |         | RIP     } #DB hit         |
+ *  +-- REAL -------------------+ -40     +---------------------------+ -40
+ *  | user RDX: user mode only  |         | its user RDX              |
+ *  +---------------------------+ -48     +---------------------------+ -48
+ *  | latch      | nest_count   |
+ *  +---------------------------+ -56
+ *  | restarted  | nested       | counters
+ *  +---------------------------+ -64
+ *  | fixed up   |              | counter
+ *  +---------------------------+ -96
+ *  | SS      } copied by the   |
+ *  | RSP     } first NMI, or   |
+ *  | RFLAGS  } by the fix-up;  |
+ *  | CS      } valid until its |
+ *  | RIP     } IRET            |
+ *  +-- LATCHED ----------------+ -136
+ *  | rest of pt_regs           |
+ *  +---------------------------+ -264
+ *  | C frames                  |
  *
  * Register contract
  * -----------------
- * Up to latched_nmi_handler and in the epilogue every general register holds
- * the interrupted context's value; only RSP and RFLAGS are in use. In between
- * RBX, R14 and R15 hold GSBASE, CR3 and SPEC_CTRL as paranoid_entry defines.
+ * Up to latched_nmi_handler or latched_nmi_repeat, and in the epilogue, every
+ * general register holds the interrupted context's value; only RSP and RFLAGS
+ * are in use. In between RBX, R14 and R15 hold GSBASE, CR3 and SPEC_CTRL as
+ * paranoid_entry defines.
  *
  * Facts
  * -----
  * L1  Hardware masks NMIs from delivery until the next IRET on this CPU. The
  *     gate clears IF, and nothing here or in an NMI handler sets it. So the
- *     REAL frame is stable until somebody's IRET, and #MC, or #DB where
- *     watchable memory is touched, is the only one that can come before.
+ *     REAL frame is stable until somebody's IRET. Before that nothing can come
+ *     in between but #MC, and #DB where watchable memory is touched. If both
+ *     are due at once, hardware delivers #MC and discards the #DB trap.
  * L2  The state is one quadword on the REAL stack, 0 at rest. It is the slot
  *     of the classic entry's "NMI executing" variable, 0 at rest too: the gate
  *     can be switched whenever no NMI is in progress.
@@ -78,32 +98,42 @@
  *     was the kernel: user code can have any RIP, an epilogue address as well.
  * L4  RSP is never proof of nesting: user code controls it in the SYSCALL gap.
  *     nest_count and RIP ranges decide.
- * L5  nest_count = 1 is the last instruction of the prologue. Before it, the
- *     decision is a function of the REAL frame and the state alone, and so it
- *     can be taken again from the start (H2). RSP is all that the prologue
- *     changes: the REAL and the LATCHED stack need neither CLAC nor CLD.
+ * L5  Up to where it sets nest_count, the prologue changes nothing but RFLAGS,
+ *     and its decision is a function of the REAL frame and the state. So it can
+ *     be taken again from the start (H2). A first NMI sets nest_count before it
+ *     copies the frame: from there on CF == 0 tells that it is the first, and
+ *     that the copy is still to be done. Neither stack needs CLAC or CLD.
  * L6  There is one frame: the one at the top of the LATCHED stack, which is
  *     part of pt_regs. It is not written between "copied" and IRET (H5).
- * L7  The dispatcher takes the latch before it runs the handlers. A nested NMI
- *     finds the latch taken, and sets it anew, or not yet taken. Either way a
- *     complete run of the handlers begins after its arrival.
+ * L7  The latch is taken, that is cleared, before the run of the handlers that
+ *     serves it. The first run needs no take: the latch is 0 at rest. So a
+ *     complete run begins after the arrival of each nested NMI.
  * L8  Nothing in the epilogue but a real NMI and #MC can come in between: it
  *     touches the cpu entry area only, where no watchpoint is allowed, and
  *     returns to kernel mode, which cannot fault. It is restartable: a real
  *     NMI in it is served by running the latched handler again on the same
  *     frame, with nest_count = 1 (H4).
- * L9  The first instructions of the #MC entry see an #MC that hit the epilogue,
- *     set nest_count = 1 and rewind its return to __nmi_epilogue_begin: what
- *     nests in #MC is latched, and seen by the epilogue afterwards (H3). Until
- *     they have run, an NMI finds RIP among them; the #MC frame is then at the
- *     top of the #MC stack, and tells the same.
- * L10 The epilogue and the #MC entry check are one range of text, so that one
- *     comparison dismisses both.
- * L11 For H1, H2 and H6 a fix-up in C at the start of the #MC and #DB handlers
- *     is early enough, by L1: see latched_nmi_fixup().
- * L12 An NMI from user mode is on the thread stack once the dispatcher runs.
- *     The dispatcher sets nest_count itself; at the end it first clears it and
- *     then tests the latch, since after the clear every NMI is a first one.
+ * L9  The first instructions of the #MC entry see an #MC that hit the epilogue
+ *     and set nest_count = 1; in the end #MC returns to __nmi_epilogue_begin.
+ *     So what nests in #MC is latched, and seen by the epilogue afterwards
+ *     (H3). Until those instructions have run, an NMI finds RIP among them; the
+ *     #MC frame is then at the top of the #MC stack, and tells the same.
+ * L10 All of this text is in the first LATCHED_NMI_TEXT_SIZE bytes behind a
+ *     boundary of 2 MiB. A test of some bits of RIP dismisses other text, be it
+ *     the kernel's or a module's, and wherever the linker puts it. For what
+ *     it does not dismiss, ranges decide.
+ * L11 For H1 and H2 a fix-up in C at the start of the #MC handler is early
+ *     enough, by L1. It secures the frame, sets the state, and notes where #MC
+ *     will return to: see latched_nmi_fixup().
+ * L12 On its way to the thread stack an NMI from user mode has no state. It
+ *     finds the frame by a pointer in RSP or RDX. To secure the frame, one
+ *     moves it to the top of the #DF stack, and the pointer with it. Nobody
+ *     else uses that in the meantime: the only #DF that is survived is raised
+ *     by an IRET to user mode. The NMIs that nest in this one are first ones.
+ * L13 The first instructions of the #DB entry see a #DB that hit the copy to
+ *     the thread stack, and move the frame as in L12 (H6). Doing it twice does
+ *     no harm: the frame is copied to itself. RIP tells an #MC in the middle
+ *     of it what is going on.
  */
 #include <linux/linkage.h>
 #include <linux/objtool.h>
@@ -124,7 +154,53 @@
 #define HWFRAME_CS	(CS - RIP)
 #define HWFRAME_SIZE	(SS - RIP + 8)
 
+/* From the frame at the top of one exception stack to that of another. */
+#define MCE_TO_REAL	(-2 * LATCHED_NMI_ESTACK)
+#define REAL_TO_MCE	(2 * LATCHED_NMI_ESTACK)
+#define DB_TO_PARKED	(-2 * LATCHED_NMI_ESTACK)
+
+/* From the LATCHED frame, and from the pt_regs that it is part of. */
+#define LATCHED_TO_REAL	LATCHED_NMI_DISTANCE
+#define REGS_TO_REAL	(RIP + LATCHED_NMI_DISTANCE)
+
 	.section .entry.text, "ax"
+
+/*
+ * Another run of the handlers.
+ *
+ * LATCHED stack, RSP at the one frame (L6), interrupted context's registers,
+ * nest_count = 1. The REAL frame is no longer needed.
+ */
+SYM_CODE_START(latched_nmi_repeat)
+	ANNOTATE_NOENDBR
+	UNWIND_HINT_IRET_REGS
+	ASM_CLAC
+	cld
+	pushq	$-1		/* ORIG_RAX: no syscall to restart */
+	call	paranoid_entry
+	UNWIND_HINT_REGS
+
+.Ltake_latch:
+	xorl	%eax, %eax
+	xchgl	%eax, (REGS_TO_REAL + LATCHED_NMI_LATCH)(%rsp)
+	addl	%eax, (REGS_TO_REAL + LATCHED_NMI_NESTED)(%rsp)
+	jmp	.Lrun_handlers
+
+/* REAL stack, the decision is taken: RIP in the epilogue. */
+.Lrestarted:
+	UNWIND_HINT_IRET_REGS
+	incl	LATCHED_NMI_RESTARTED(%rsp)
+	subq	$LATCHED_NMI_DISTANCE, %rsp
+	jmp	latched_nmi_repeat
+
+/* Without FSGSBASE: EBX == 0 -> SWAPGS. */
+.Lrestore_gs:
+	UNWIND_HINT_REGS
+	testl	%ebx, %ebx
+	jnz	.Lrestore_regs
+	swapgs
+	jmp	.Lrestore_regs
+SYM_CODE_END(latched_nmi_repeat)
 
 /*
  * The rare decisions of the real NMI handler.
@@ -135,29 +211,31 @@ SYM_CODE_START(__nmi_prologue_begin)
 	ANNOTATE_NOENDBR
 	UNWIND_HINT_IRET_REGS
 
-.Lnear_epilogue:
-	/* Modules are above the whole range (L10). */
+.Lnear:
+	cmpq	$__nmi_epilogue_begin, HWFRAME_RIP(%rsp)
+	jb	.Ltest_nest_count
 	cmpq	$__machine_check_latched_end, HWFRAME_RIP(%rsp)
 	jae	.Ltest_nest_count
 	cmpq	$__nmi_epilogue_end, HWFRAME_RIP(%rsp)
 	jb	.Lrestart
 
 	/* In the #MC entry check: did that #MC hit the epilogue (L9)? */
-	testb	$3, (HWFRAME_CS + LATCHED_NMI_MCE_DISTANCE)(%rsp)
+	testb	$3, (REAL_TO_MCE + HWFRAME_CS)(%rsp)
 	jnz	.Ltest_nest_count
-	cmpq	$__nmi_epilogue_begin, (HWFRAME_RIP + LATCHED_NMI_MCE_DISTANCE)(%rsp)
+	cmpq	$__nmi_epilogue_begin, (REAL_TO_MCE + HWFRAME_RIP)(%rsp)
 	jb	.Ltest_nest_count
-	cmpq	$__nmi_epilogue_end, (HWFRAME_RIP + LATCHED_NMI_MCE_DISTANCE)(%rsp)
+	cmpq	$__nmi_epilogue_end, (REAL_TO_MCE + HWFRAME_RIP)(%rsp)
 	jae	.Ltest_nest_count
 
 .Lnested:
 	incl	LATCHED_NMI_LATCH(%rsp)
+SYM_INNER_LABEL(__nmi_nested_iret, SYM_L_GLOBAL)
+	ANNOTATE_NOENDBR
 	iretq
 
 .Lrestart:
-	incw	LATCHED_NMI_RESTART(%rsp)
-	addq	$LATCHED_NMI_DISTANCE, %rsp
-	jmp	.Lset_nest_count
+	movl	$1, LATCHED_NMI_NEST_COUNT(%rsp)
+	jmp	.Lrestarted
 SYM_CODE_END(__nmi_prologue_begin)
 
 /*
@@ -172,21 +250,20 @@ SYM_CODE_START(asm_exc_nmi_latched)
 	testb	$3, HWFRAME_CS(%rsp)
 	jnz	__nmi_user_prologue_begin
 
-	cmpq	$__nmi_epilogue_begin, HWFRAME_RIP(%rsp)
-	jae	.Lnear_epilogue
+	testl	$LATCHED_NMI_FAR, HWFRAME_RIP(%rsp)
+	jz	.Lnear
 
 .Ltest_nest_count:
-	cmpb	$0, LATCHED_NMI_NEST_COUNT(%rsp)
-	jne	.Lnested
+	btsl	$0, LATCHED_NMI_NEST_COUNT(%rsp)
+SYM_INNER_LABEL(__nmi_prologue_decided, SYM_L_GLOBAL)
+	ANNOTATE_NOENDBR
+	jc	.Lnested
 
-	/* From here on the LATCHED stack. */
-	addq	$(LATCHED_NMI_DISTANCE + HWFRAME_SIZE), %rsp
+	/* From here on the LATCHED stack; CF remains 0 (L5). */
+	subq	$(LATCHED_NMI_DISTANCE - HWFRAME_SIZE), %rsp
 	.rept 5
-	pushq	-(LATCHED_NMI_DISTANCE + 8)(%rsp)
+	pushq	(LATCHED_NMI_DISTANCE - 8)(%rsp)
 	.endr
-
-.Lset_nest_count:
-	movb	$1, (LATCHED_NMI_NEST_COUNT - LATCHED_NMI_DISTANCE)(%rsp)
 
 /*
  * The latched NMI handler.
@@ -201,7 +278,7 @@ SYM_INNER_LABEL(latched_nmi_handler, SYM_L_GLOBAL)
 	cld
 
 #ifdef CONFIG_DEBUG_ENTRY
-	cmpb	$1, (LATCHED_NMI_NEST_COUNT - LATCHED_NMI_DISTANCE)(%rsp)
+	cmpl	$1, (LATCHED_TO_REAL + LATCHED_NMI_NEST_COUNT)(%rsp)
 	je	.Lnest_count_is_1
 	ud2
 .Lnest_count_is_1:
@@ -222,8 +299,12 @@ SYM_INNER_LABEL(latched_nmi_handler, SYM_L_GLOBAL)
 	call	paranoid_entry
 	UNWIND_HINT_REGS
 
+.Lrun_handlers:
 	movq	%rsp, %rdi
-	call	exc_nmi_latched
+	call	exc_nmi
+
+	cmpl	$0, (REGS_TO_REAL + LATCHED_NMI_LATCH)(%rsp)
+	jne	.Ltake_latch
 
 	IBRS_EXIT save_reg=%r15
 	PARANOID_RESTORE_CR3 scratch_reg=%r15 save_reg=%r14
@@ -242,9 +323,9 @@ SYM_INNER_LABEL(latched_nmi_handler, SYM_L_GLOBAL)
 SYM_INNER_LABEL(__nmi_epilogue_begin, SYM_L_GLOBAL)
 	ANNOTATE_NOENDBR
 	UNWIND_HINT_IRET_REGS
-	cmpl	$0, (LATCHED_NMI_LATCH - LATCHED_NMI_DISTANCE)(%rsp)
-	jne	latched_nmi_handler
-	movb	$0, (LATCHED_NMI_NEST_COUNT - LATCHED_NMI_DISTANCE)(%rsp)
+	cmpl	$0, (LATCHED_TO_REAL + LATCHED_NMI_LATCH)(%rsp)
+	jne	latched_nmi_repeat
+	movl	$0, (LATCHED_TO_REAL + LATCHED_NMI_NEST_COUNT)(%rsp)
 	iretq
 SYM_INNER_LABEL(__nmi_epilogue_end, SYM_L_GLOBAL)
 	ANNOTATE_NOENDBR
@@ -261,6 +342,8 @@ SYM_CODE_END(asm_exc_nmi_latched)
 SYM_CODE_START(asm_exc_machine_check_latched)
 	UNWIND_HINT_IRET_ENTRY
 	ENDBR
+	testl	$LATCHED_NMI_FAR, HWFRAME_RIP(%rsp)
+	jnz	asm_exc_machine_check
 	cmpq	$__nmi_epilogue_begin, HWFRAME_RIP(%rsp)
 	jb	asm_exc_machine_check
 	cmpq	$__nmi_epilogue_end, HWFRAME_RIP(%rsp)
@@ -268,8 +351,7 @@ SYM_CODE_START(asm_exc_machine_check_latched)
 	testb	$3, HWFRAME_CS(%rsp)
 	jnz	asm_exc_machine_check
 
-	movb	$1, (LATCHED_NMI_NEST_COUNT - LATCHED_NMI_MCE_DISTANCE)(%rsp)
-	movq	$__nmi_epilogue_begin, HWFRAME_RIP(%rsp)
+	movl	$1, (MCE_TO_REAL + LATCHED_NMI_NEST_COUNT)(%rsp)
 	jmp	asm_exc_machine_check
 SYM_INNER_LABEL(__machine_check_latched_end, SYM_L_GLOBAL)
 	ANNOTATE_NOENDBR
@@ -280,11 +362,39 @@ SYM_CODE_END(asm_exc_machine_check_latched)
 #endif
 
 /*
- * NMI from user mode: to the thread stack, then as the classic entry does.
+ * The #DB entry check (L13): entered by the IDT gate of #DB, goes on at the
+ * kernel's own #DB entry.
  *
- * REAL stack, RSP at the hardware frame, user registers. No nest_count here:
- * the frame is needed on the REAL stack for these few instructions only, and
- * if #MC or #DB unmasks NMIs meanwhile, latched_nmi_fixup() moves it (L11).
+ * #DB stack, RSP at the hardware frame, interrupted context's registers. If the
+ * copy to the thread stack was hit, RDX points below the frame to be copied.
+ */
+SYM_CODE_START(asm_exc_debug_latched)
+	UNWIND_HINT_IRET_ENTRY
+	ENDBR
+	testl	$LATCHED_NMI_FAR, HWFRAME_RIP(%rsp)
+	jnz	asm_exc_debug
+	cmpq	$__nmi_user_prologue_rdx, HWFRAME_RIP(%rsp)
+	jb	asm_exc_debug
+	cmpq	$__nmi_user_prologue_end, HWFRAME_RIP(%rsp)
+	jae	asm_exc_debug
+	testb	$3, HWFRAME_CS(%rsp)
+	jnz	asm_exc_debug
+
+	.irp	word, 0, 1, 2, 3, 4, 5
+	pushq	\word*8(%rdx)
+	popq	(DB_TO_PARKED + LATCHED_NMI_DX + \word*8)(%rsp)
+	.endr
+	leaq	(DB_TO_PARKED + LATCHED_NMI_DX)(%rsp), %rdx
+	jmp	asm_exc_debug
+SYM_INNER_LABEL(__debug_latched_end, SYM_L_GLOBAL)
+	ANNOTATE_NOENDBR
+	int3
+SYM_CODE_END(asm_exc_debug_latched)
+
+/*
+ * NMI from user mode: to the thread stack, then as the classic entry does (L12).
+ *
+ * REAL stack, RSP at the hardware frame, user registers.
  */
 SYM_CODE_START(__nmi_user_prologue_begin)
 	ANNOTATE_NOENDBR
@@ -298,7 +408,7 @@ SYM_CODE_START(__nmi_user_prologue_begin)
 	movq	%rsp, %rdx
 SYM_INNER_LABEL(__nmi_user_prologue_rdx, SYM_L_GLOBAL)
 	ANNOTATE_NOENDBR
-	movq	PER_CPU_VAR(pcpu_hot + X86_top_of_stack), %rsp
+	movq	PER_CPU_VAR(cpu_current_top_of_stack), %rsp
 	UNWIND_HINT_IRET_REGS base=%rdx offset=8
 	pushq	5*8(%rdx)	/* SS */
 	pushq	4*8(%rdx)	/* RSP */
@@ -307,25 +417,20 @@ SYM_INNER_LABEL(__nmi_user_prologue_rdx, SYM_L_GLOBAL)
 	pushq	1*8(%rdx)	/* RIP */
 	UNWIND_HINT_IRET_REGS
 	pushq	$-1		/* ORIG_RAX: no syscall to restart */
-	PUSH_AND_CLEAR_REGS rdx=(%rdx)
+	PUSH_REGS rdx=(%rdx)
 SYM_INNER_LABEL(__nmi_user_prologue_end, SYM_L_GLOBAL)
 	ANNOTATE_NOENDBR
+	CLEAR_REGS
 	ENCODE_FRAME_POINTER
 
 	IBRS_ENTER
 	UNTRAIN_RET
 
 	movq	%rsp, %rdi
-	call	exc_nmi_latched
+	call	exc_nmi
 
 	/* No exit work: it would enable interrupts. */
 	jmp	swapgs_restore_regs_and_return_to_usermode
-
-/* Without FSGSBASE: EBX == 0 -> SWAPGS. */
-.Lrestore_gs:
-	UNWIND_HINT_REGS
-	testl	%ebx, %ebx
-	jnz	.Lrestore_regs
-	swapgs
-	jmp	.Lrestore_regs
+SYM_INNER_LABEL(__latched_nmi_text_end, SYM_L_GLOBAL)
+	ANNOTATE_NOENDBR
 SYM_CODE_END(__nmi_user_prologue_begin)

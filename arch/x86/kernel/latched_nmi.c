@@ -1,16 +1,17 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Latched NMI handler: dispatcher, #MC and #DB fix-up, set-up, counters.
+ * Latched NMI entry: #MC fix-up, set-up, self-check, counters.
  *
- * The protocol and its facts L1 ... L12 are in the header of
+ * The protocol and its facts L1 ... L13 are in the header of
  * arch/x86/entry/entry_64_latched_nmi.S; only the numbers are cited here.
  */
 #define pr_fmt(fmt) "x86/nmi: " fmt
 
-#include <linux/atomic.h>
 #include <linux/cpumask.h>
+#include <linux/debugfs.h>
 #include <linux/delay.h>
 #include <linux/init.h>
+#include <linux/panic_notifier.h>
 #include <linux/percpu.h>
 #include <linux/ptrace.h>
 #include <linux/seq_file.h>
@@ -19,263 +20,356 @@
 #include <asm/apic.h>
 #include <asm/cpu_entry_area.h>
 #include <asm/cpufeature.h>
-#include <asm/idtentry.h>
 #include <asm/latched_nmi.h>
+#include <asm/mce.h>
 #include <asm/nmi.h>
+#include <asm/nospec-branch.h>
 #include <asm/proto.h>
 #include <asm/sync_core.h>
 
 #define CREATE_TRACE_POINTS
 #include <trace/events/latched_nmi.h>
 
-/* A hardware frame, with the RDX that an NMI from user mode stashes below. */
-struct latched_nmi_frame {
-	unsigned long dx;
-	unsigned long ip;
-	unsigned long cs;
-	unsigned long flags;
-	unsigned long sp;
-	unsigned long ss;
+/*
+ * What is below the hardware frame on the REAL stack. The state is the quadword
+ * below RDX (L2), the counters are below that.
+ */
+struct latched_nmi_state {
+	u32	fixed_up;
+	u32	pad;
+	u32	nested;
+	u32	restarted;
+	u32	nest_count;
+	u32	latch;
 };
 
-static_assert(CEA_ESTACK_OFFS(LATCHED_NMI) - CEA_ESTACK_OFFS(NMI) ==
-	      LATCHED_NMI_DISTANCE);
-static_assert(CEA_ESTACK_OFFS(MCE) - CEA_ESTACK_OFFS(NMI) ==
-	      LATCHED_NMI_MCE_DISTANCE);
-static_assert(LATCHED_NMI_STATE + offsetof(struct latched_nmi_state, nest_count) ==
-	      LATCHED_NMI_NEST_COUNT);
-static_assert(LATCHED_NMI_STATE + offsetof(struct latched_nmi_state, restart) ==
-	      LATCHED_NMI_RESTART);
-static_assert(LATCHED_NMI_STATE + offsetof(struct latched_nmi_state, latch) ==
-	      LATCHED_NMI_LATCH);
-/* The state is the quadword below the stashed RDX (L2). */
-static_assert(sizeof(struct latched_nmi_state) == 8 && LATCHED_NMI_STATE == -16);
+/* A stack with a frame at its top: the state is only valid on the REAL stack. */
+struct latched_nmi_top {
+	struct latched_nmi_state	state;
+	struct latched_nmi_context	frame;
+};
 
-DEFINE_PER_CPU(struct latched_nmi_cause, latched_nmi_cause);
-static DEFINE_PER_CPU(struct latched_nmi_cause, latched_nmi_total);
+#define LATCHED_NMI_OFFSET(member) \
+	((int)offsetof(struct latched_nmi_top, member) - \
+	 (int)offsetof(struct latched_nmi_top, frame.ip))
 
-static bool latched_nmi_wanted __ro_after_init = true;
+static_assert(LATCHED_NMI_OFFSET(frame.dx) == LATCHED_NMI_DX);
+static_assert(LATCHED_NMI_OFFSET(state.nest_count) == LATCHED_NMI_NEST_COUNT);
+static_assert(LATCHED_NMI_OFFSET(state.latch) == LATCHED_NMI_LATCH);
+static_assert(LATCHED_NMI_OFFSET(state.nested) == LATCHED_NMI_NESTED);
+static_assert(LATCHED_NMI_OFFSET(state.restarted) == LATCHED_NMI_RESTARTED);
+/* The REAL stack is large enough. */
+static_assert(sizeof(struct latched_nmi_top) <= LATCHED_NMI_DISTANCE);
 
-/*
- * The stacks of this CPU. Breakpoints are armed: of per-CPU variables only what
- * within_cpu_entry() protects is used, and no preemption check reads more.
- */
-#define latched_nmi_stack_bottom(name) \
-	CEA_ESTACK_BOT(raw_cpu_read(cea_exception_stacks), name)
-#define latched_nmi_stack_top(name) \
-	CEA_ESTACK_TOP(raw_cpu_read(cea_exception_stacks), name)
+static_assert(CEA_ESTACK_OFFS(NMI) - CEA_ESTACK_OFFS(DF) == LATCHED_NMI_ESTACK);
+static_assert(CEA_ESTACK_OFFS(DB) - CEA_ESTACK_OFFS(NMI) == LATCHED_NMI_ESTACK);
+static_assert(CEA_ESTACK_OFFS(MCE) - CEA_ESTACK_OFFS(DB) == LATCHED_NMI_ESTACK);
 
-/* The top frame of the stack @name of this CPU. */
-#define latched_nmi_frame_of(name) \
-	((struct latched_nmi_frame *)latched_nmi_stack_top(name) - 1)
+/* Text of entry_64_latched_nmi.S. Ranges are half-open. */
+extern char latched_nmi_repeat[], latched_nmi_handler[];
+extern char __nmi_prologue_begin[], __nmi_prologue_decided[], __nmi_nested_iret[];
+extern char __nmi_epilogue_begin[], __nmi_epilogue_end[];
+extern char __nmi_user_prologue_begin[], __nmi_user_prologue_rdx[];
+extern char __nmi_user_prologue_end[];
+extern char __debug_latched_end[];
 
-static __always_inline struct latched_nmi_state *latched_nmi_state(void)
+#define latched_nmi_between(ip, begin, end) \
+	((ip) >= (unsigned long)(begin) && (ip) < (unsigned long)(end))
+
+/* Of this CPU. Only a pointer is read that within_cpu_entry() protects. */
+#define latched_nmi_top_of(stack) \
+	((struct latched_nmi_top *)CEA_ESTACK_TOP(raw_cpu_read(cea_exception_stacks), stack) - 1)
+
+/* The LATCHED frame that belongs to the REAL one of @top. */
+static __always_inline struct latched_nmi_context *
+latched_nmi_latched_frame(struct latched_nmi_top *top)
 {
-	return (void *)latched_nmi_stack_top(NMI) -
-	       (sizeof(struct latched_nmi_frame) + sizeof(struct latched_nmi_state));
+	return (void *)&top->frame - LATCHED_NMI_DISTANCE;
+}
+
+/* The hardware frame: all but RDX, which on the LATCHED stack is not there. */
+static __always_inline void latched_nmi_copy(struct latched_nmi_context *to,
+					     const struct latched_nmi_context *from)
+{
+	to->ip		= from->ip;
+	to->cs		= from->cs;
+	to->flags	= from->flags;
+	to->sp		= from->sp;
+	to->ss		= from->ss;
+}
+
+/* Secure the frame of an NMI from user mode (L12). Return: where it is now. */
+static __always_inline struct latched_nmi_context *
+latched_nmi_park(const struct latched_nmi_context *real)
+{
+	struct latched_nmi_context *parked = &latched_nmi_top_of(DF)->frame;
+
+	latched_nmi_copy(parked, real);
+	parked->dx = real->dx;
+	return parked;
 }
 
 /*
- * Take the latch before the handlers run (L7), and note the cause for
- * latched_nmi_report(): breakpoints are armed here, too. Return: was anything latched?
+ * In the prologue, up to where the LATCHED frame is complete: take the decision
+ * again from its start (L5), and go on where it leads. Never back into this
+ * part, since the REAL frame may be gone by then.
  */
-static __always_inline bool latched_nmi_take(struct latched_nmi_state *state)
+static __always_inline void latched_nmi_fixup_prologue(const struct pt_regs *regs,
+						       struct latched_nmi_context *to)
 {
-	unsigned int nested, restarted;
+	struct latched_nmi_top *top = latched_nmi_top_of(NMI);
+	struct latched_nmi_context *real = &top->frame;
+	struct latched_nmi_context *latched = latched_nmi_latched_frame(top);
+	struct latched_nmi_state *state = &top->state;
+	bool first = regs->ip >= (unsigned long)__nmi_prologue_decided &&
+		     !(regs->flags & X86_EFLAGS_CF);
 
-	if (likely(!READ_ONCE(state->latch) && !READ_ONCE(state->restart)))
+	to->ip = (unsigned long)latched_nmi_repeat;
+	to->sp = (unsigned long)&latched->ip;
+
+	if (real->cs & 3) {
+		to->ip = (unsigned long)__nmi_user_prologue_begin;
+		to->sp = (unsigned long)&latched_nmi_park(real)->ip;
+	} else if (latched_nmi_between(real->ip, __nmi_epilogue_begin, __nmi_epilogue_end)) {
+		state->restarted++;
+		state->nest_count = 1;
+	} else if (state->nest_count && !first) {
+		if (regs->ip != (unsigned long)__nmi_nested_iret)
+			state->latch++;
+		latched_nmi_copy(to, real);
+	} else {
+		latched_nmi_copy(latched, real);
+		state->nest_count = 1;
+	}
+}
+
+/*
+ * On the way to the thread stack, at @ip: secure the frame, and move the pointer
+ * to it, which is RSP, later RDX, in between both (L12). If neither points to
+ * the REAL frame, that was done, and the REAL frame is possibly gone.
+ */
+static __always_inline void latched_nmi_fixup_user(const struct pt_regs *regs, unsigned long ip,
+						   struct latched_nmi_context *to)
+{
+	const struct latched_nmi_context *real = &latched_nmi_top_of(NMI)->frame;
+	const struct latched_nmi_context *parked;
+	bool in_sp = regs->sp == (unsigned long)&real->ip || regs->sp == (unsigned long)&real->dx;
+	bool in_dx = ip >= (unsigned long)__nmi_user_prologue_rdx &&
+		     regs->dx == (unsigned long)&real->dx;
+
+	if (!in_sp && !in_dx)
+		return;
+
+	parked = latched_nmi_park(real);
+	if (in_sp)
+		to->sp -= (unsigned long)real - (unsigned long)parked;
+	if (in_dx)
+		to->dx = (unsigned long)&parked->dx;
+}
+
+/**
+ * latched_nmi_fixup - make an NMI whose entry #MC hit safe from the next one
+ * @regs:	context that #MC hit, in kernel mode
+ * @to:		set to the context that #MC has to return to in the end
+ *
+ * In its prologue an NMI needs the frame on the REAL stack, and is about to
+ * lose it when the IRET of #MC unmasks NMIs (H1, H2). So finish what the prologue
+ * does: an NMI that comes now is a nested one, or does not touch the frame. In
+ * the epilogue the #MC entry check has done so (L9).
+ *
+ * @regs is not changed: the #MC handler judges what was hit.
+ *
+ * Context: the first thing in the #MC handler. If the prologue was hit and the
+ * frame was not moved before, NMIs are masked and the REAL frame is whole (L1, L11).
+ * Return: true if the entry was hit; then latched_nmi_move() has to be called in
+ * the end.
+ */
+noinstr bool latched_nmi_fixup(const struct pt_regs *regs, struct latched_nmi_context *to)
+{
+	const struct latched_nmi_context *debug = &latched_nmi_top_of(DB)->frame;
+	unsigned long ip = regs->ip;
+
+	to->dx		= regs->dx;
+	to->ip		= regs->ip;
+	to->cs		= regs->cs;
+	to->flags	= regs->flags;
+	to->sp		= regs->sp;
+	to->ss		= regs->ss;
+
+	if (latched_nmi_between(ip, __nmi_prologue_begin, latched_nmi_handler))
+		latched_nmi_fixup_prologue(regs, to);
+	else if (latched_nmi_between(ip, __nmi_epilogue_begin, __nmi_epilogue_end))
+		to->ip = (unsigned long)__nmi_epilogue_begin;
+	else if (latched_nmi_between(ip, __nmi_user_prologue_begin, __nmi_user_prologue_end))
+		latched_nmi_fixup_user(regs, ip, to);
+	else if (latched_nmi_between(ip, asm_exc_debug_latched, __debug_latched_end) &&
+		 !(debug->cs & 3) &&
+		 latched_nmi_between(debug->ip, __nmi_user_prologue_rdx, __nmi_user_prologue_end))
+		latched_nmi_fixup_user(regs, debug->ip, to);
+	else
 		return false;
 
-	/* A nested NMI may come in between: read and clear in one go. */
-	nested = arch_xchg(&state->latch, 0);
-	restarted = arch_xchg(&state->restart, 0);
-
-	raw_cpu_add(latched_nmi_cause.nested, nested);
-	raw_cpu_add(latched_nmi_cause.restarted, restarted);
+	latched_nmi_top_of(NMI)->state.fixed_up++;
 	return true;
 }
 
 /**
- * exc_nmi_latched - run the NMI handlers
- * @regs:	the interrupted context, on the LATCHED stack if it was kernel
- *		mode, on the thread stack if it was user mode
+ * latched_nmi_move - have #MC return to where the fix-up decided
+ * @regs:	context that #MC hit
+ * @to:		what latched_nmi_fixup() has set
  *
- * Called by the entry stub. The duties of an NMI entry in C and the handlers
- * of register_nmi_handler() are exc_nmi()'s. From kernel mode the epilogue of
- * the stub tests the latch, from user mode it is tested here (L12).
- *
- * Context: NMI, NMIs masked or not, interrupts off.
+ * Context: the last thing in the #MC handler.
  */
-__visible noinstr void exc_nmi_latched(struct pt_regs *regs)
+noinstr void latched_nmi_move(struct pt_regs *regs, const struct latched_nmi_context *to)
 {
-	struct latched_nmi_state *state = latched_nmi_state();
-	bool run = true;
+	regs->dx	= to->dx;
+	regs->ip	= to->ip;
+	regs->cs	= to->cs;
+	regs->flags	= to->flags;
+	regs->sp	= to->sp;
+	regs->ss	= to->ss;
 
-	if (!user_mode(regs)) {
-		latched_nmi_take(state);
-		exc_nmi(regs);
-		return;
-	}
-
+#ifdef CONFIG_MITIGATION_SRSO
 	/*
-	 * A first NMI between the clear and the next round takes the latch and
-	 * runs the handlers for it.
+	 * A nested NMI returns to what it interrupted, and paranoid_entry has
+	 * looked for the safe-RET sequence in the NMI's prologue only.
 	 */
-	do {
-		WRITE_ONCE(state->nest_count, 1);
-		run |= latched_nmi_take(state);
-		if (run)
-			exc_nmi(regs);
-		run = false;
-		WRITE_ONCE(state->nest_count, 0);
-	} while (unlikely(READ_ONCE(state->latch)));
+	if ((cpu_feature_enabled(X86_FEATURE_SRSO) &&
+	     to->ip - (unsigned long)srso_safe_ret <= 5) ||
+	    (cpu_feature_enabled(X86_FEATURE_SRSO_ALIAS) &&
+	     to->ip - (unsigned long)srso_alias_safe_ret <= 5))
+		handle_interrupted_saferet(regs);
+#endif
 }
 
-/*
- * Copy the frame off the REAL stack, and let what comes now nest. If nest_count
- * is 1 that was done, and the REAL frame possibly gone.
- *
- * #MC may come in the middle of #DB's copy, and copy as well. So all loads come
- * before the test, and the stores after it repeat the same values.
- */
-static __always_inline void latched_nmi_copy_frame(struct latched_nmi_state *state)
+static bool latched_nmi_in_use __ro_after_init;
+
+/* The state of @cpu, which may change while it is read. */
+static struct latched_nmi_state *latched_nmi_state_of(int cpu)
 {
-	const struct latched_nmi_frame *real = latched_nmi_frame_of(NMI);
-	struct latched_nmi_frame *latched = latched_nmi_frame_of(LATCHED_NMI);
-	unsigned long dx	= READ_ONCE(real->dx);
-	unsigned long ip	= READ_ONCE(real->ip);
-	unsigned long cs	= READ_ONCE(real->cs);
-	unsigned long flags	= READ_ONCE(real->flags);
-	unsigned long sp	= READ_ONCE(real->sp);
-	unsigned long ss	= READ_ONCE(real->ss);
+	struct latched_nmi_top *end =
+		(void *)CEA_ESTACK_TOP(per_cpu(cea_exception_stacks, cpu), NMI);
 
-	if (READ_ONCE(state->nest_count))
-		return;
-
-	WRITE_ONCE(latched->dx, dx);
-	WRITE_ONCE(latched->ip, ip);
-	WRITE_ONCE(latched->cs, cs);
-	WRITE_ONCE(latched->flags, flags);
-	WRITE_ONCE(latched->sp, sp);
-	WRITE_ONCE(latched->ss, ss);
-	WRITE_ONCE(state->nest_count, 1);
+	return &end[-1].state;
 }
 
-/*
- * In the part of the prologue that uses the REAL frame only (H1, H2): take the
- * decision again from its start (L5), and return to where it leads. Never back
- * into this part: the REAL frame may be gone by then.
- */
-static __always_inline void latched_nmi_fixup_prologue(struct pt_regs *regs,
-						       struct latched_nmi_state *state)
-{
-	struct latched_nmi_frame *real = latched_nmi_frame_of(NMI);
-
-	regs->sp	= (unsigned long)&latched_nmi_frame_of(LATCHED_NMI)->ip;
-	regs->ip	= (unsigned long)latched_nmi_handler;
-
-	if (real->cs & 3) {
-		latched_nmi_copy_frame(state);
-		regs->ip	= (unsigned long)__nmi_user_prologue_begin;
-	} else if (latched_nmi_in_epilogue(real->ip)) {
-		state->restart++;
-		WRITE_ONCE(state->nest_count, 1);
-	} else if (state->nest_count) {
-		state->latch++;
-		regs->ip	= real->ip;
-		regs->cs	= real->cs;
-		regs->flags	= real->flags;
-		regs->sp	= real->sp;
-		regs->ss	= real->ss;
-	} else {
-		latched_nmi_copy_frame(state);
-	}
-}
-
-/*
- * On the way to the thread stack (H1, H6): go on with the copy. The pointer to
- * the frame is RSP, later RDX, in between both.
- */
-static __always_inline void latched_nmi_fixup_user(struct pt_regs *regs,
-						   struct latched_nmi_state *state)
-{
-	struct latched_nmi_frame *real = latched_nmi_frame_of(NMI);
-
-	latched_nmi_copy_frame(state);
-
-	if (regs->sp == (unsigned long)&real->dx ||
-	    regs->sp == (unsigned long)&real->ip)
-		regs->sp += LATCHED_NMI_DISTANCE;
-
-	/* Before, RDX is the user's, and after the last use it is 0. */
-	if (regs->ip >= (unsigned long)__nmi_user_prologue_rdx &&
-	    regs->dx == (unsigned long)&real->dx)
-		regs->dx += LATCHED_NMI_DISTANCE;
-}
-
-/**
- * latched_nmi_fixup - make an NMI whose prologue was hit safe from the next one
- * @regs:	context interrupted by #MC or #DB, in kernel mode
- *
- * In its prologue an NMI needs the frame on the REAL stack, and is about to
- * lose it when the IRET of #MC or #DB unmasks NMIs (H1, H2, H6). So finish
- * what the prologue does: an NMI that comes now is a nested one.
- *
- * Context: the first thing in the #MC and #DB handlers. If the prologue was
- * hit, NMIs are masked and the REAL frame is whole (L1, L11).
- */
-noinstr void latched_nmi_fixup(struct pt_regs *regs)
-{
-	struct latched_nmi_state *state = latched_nmi_state();
-	struct latched_nmi_frame *debug = latched_nmi_frame_of(DB);
-
-	if (latched_nmi_in_prologue(regs->ip)) {
-		latched_nmi_fixup_prologue(regs, state);
-	} else if (latched_nmi_in_user_prologue(regs->ip)) {
-		latched_nmi_fixup_user(regs, state);
-	} else if (regs->sp >= latched_nmi_stack_bottom(DB) &&
-		   regs->sp < latched_nmi_stack_top(DB) &&
-		   !ip_within_syscall_gap(regs) && !(debug->cs & 3) &&
-		   latched_nmi_in_user_prologue(debug->ip)) {
-		/*
-		 * #MC hit the #DB that hit the prologue before #DB's own fix-up,
-		 * which finds the frame copied and moves RSP and RDX. In the
-		 * SYSCALL gap RSP says nothing (L4).
-		 */
-		latched_nmi_copy_frame(state);
-	}
-}
-
-void __latched_nmi_report(struct pt_regs *regs)
-{
-	struct latched_nmi_cause cause;
-
-	cause.nested = this_cpu_xchg(latched_nmi_cause.nested, 0);
-	cause.restarted = this_cpu_xchg(latched_nmi_cause.restarted, 0);
-	this_cpu_add(latched_nmi_total.nested, cause.nested);
-	this_cpu_add(latched_nmi_total.restarted, cause.restarted);
-	trace_latched_nmi_run(instruction_pointer(regs), cause.nested, cause.restarted);
-}
-
-/**
- * latched_nmi_show_interrupts - the latched NMI rows of /proc/interrupts
- * @p:		where to
- * @prec:	width of the first column, in characters
- */
-void latched_nmi_show_interrupts(struct seq_file *p, int prec)
+#ifdef CONFIG_DEBUG_FS
+static int latched_nmi_show(struct seq_file *m, void *unused)
 {
 	int cpu;
 
-	seq_printf(p, "%*s: ", prec, "NMN");
-	for_each_online_cpu(cpu)
-		seq_printf(p, "%10u ", per_cpu(latched_nmi_total, cpu).nested);
-	seq_puts(p, "  Nested NMIs, latched\n");
+	seq_printf(m, "entry: %s\n", latched_nmi_in_use ? "latched" : "classic");
+	if (!latched_nmi_in_use)
+		return 0;
 
-	seq_printf(p, "%*s: ", prec, "NMR");
-	for_each_online_cpu(cpu)
-		seq_printf(p, "%10u ", per_cpu(latched_nmi_total, cpu).restarted);
-	seq_puts(p, "  NMIs restarted in the epilogue\n");
+	seq_puts(m, "cpu     nested  restarted   fixed-up\n");
+	for_each_possible_cpu(cpu) {
+		const struct latched_nmi_state *state = latched_nmi_state_of(cpu);
+
+		seq_printf(m, "%-3d %10u %10u %10u\n", cpu, READ_ONCE(state->nested),
+			   READ_ONCE(state->restarted), READ_ONCE(state->fixed_up));
+	}
+	return 0;
 }
+DEFINE_SHOW_ATTRIBUTE(latched_nmi);
+
+static int __init latched_nmi_debugfs(void)
+{
+	debugfs_create_file("latched_nmi", 0400, arch_debugfs_dir, NULL, &latched_nmi_fops);
+	return 0;
+}
+late_initcall(latched_nmi_debugfs);
+#endif
+
+/*
+ * While the tracepoint is in use, an NMI handler looks whether the counters have
+ * moved since the previous run.
+ */
+struct latched_nmi_seen {
+	u32	nested;
+	u32	restarted;
+};
+static DEFINE_PER_CPU(struct latched_nmi_seen, latched_nmi_seen);
+
+static int latched_nmi_trace_handler(unsigned int type, struct pt_regs *regs)
+{
+	const struct latched_nmi_state *state = &latched_nmi_top_of(NMI)->state;
+	struct latched_nmi_seen *seen = this_cpu_ptr(&latched_nmi_seen);
+	u32 nested = READ_ONCE(state->nested) - seen->nested;
+	u32 restarted = READ_ONCE(state->restarted) - seen->restarted;
+
+	if (nested || restarted)
+		trace_latched_nmi_run(instruction_pointer(regs), nested, restarted);
+	seen->nested += nested;
+	seen->restarted += restarted;
+	return NMI_DONE;
+}
+
+int latched_nmi_trace_reg(void)
+{
+	int cpu;
+
+	if (!latched_nmi_in_use)
+		return 0;
+
+	for_each_possible_cpu(cpu) {
+		const struct latched_nmi_state *state = latched_nmi_state_of(cpu);
+		struct latched_nmi_seen *seen = per_cpu_ptr(&latched_nmi_seen, cpu);
+
+		seen->nested = READ_ONCE(state->nested);
+		seen->restarted = READ_ONCE(state->restarted);
+	}
+	return register_nmi_handler(NMI_LOCAL, latched_nmi_trace_handler, NMI_FLAG_FIRST,
+				    "latched_nmi_trace");
+}
+
+void latched_nmi_trace_unreg(void)
+{
+	if (latched_nmi_in_use)
+		unregister_nmi_handler(NMI_LOCAL, "latched_nmi_trace");
+}
+
+static int latched_nmi_panic(struct notifier_block *nb, unsigned long event, void *unused)
+{
+	const struct latched_nmi_state *state = &latched_nmi_top_of(NMI)->state;
+
+	pr_emerg("NMI entry: latched; CPU %d: %u nested, %u restarted, %u fixed up\n",
+		 raw_smp_processor_id(), state->nested, state->restarted, state->fixed_up);
+	return NOTIFY_DONE;
+}
+
+static struct notifier_block latched_nmi_panic_nb = {
+	.notifier_call = latched_nmi_panic,
+};
+
+#ifdef CONFIG_X86_MCE
+/* Called for each logged machine check, in a context that may print. */
+static int latched_nmi_mce(struct notifier_block *nb, unsigned long event, void *unused)
+{
+	u32 fixed_up = 0;
+	int cpu;
+
+	for_each_possible_cpu(cpu)
+		fixed_up += READ_ONCE(latched_nmi_state_of(cpu)->fixed_up);
+	if (fixed_up)
+		pr_info_once("a machine check hit the entry or the exit of an NMI, which goes on\n");
+	return NOTIFY_DONE;
+}
+
+static struct notifier_block latched_nmi_mce_nb = {
+	.notifier_call	= latched_nmi_mce,
+	.priority	= MCE_PRIO_LOWEST,
+};
+
+static void __init latched_nmi_watch_mce(void)
+{
+	mce_register_decode_chain(&latched_nmi_mce_nb);
+}
+#else
+static void __init latched_nmi_watch_mce(void) { }
+#endif
+
+static bool latched_nmi_wanted __initdata = true;
 
 static int __init latched_nmi_param(char *arg)
 {
@@ -290,6 +384,18 @@ static int __init latched_nmi_param(char *arg)
 }
 early_param("nmi_entry", latched_nmi_param);
 
+/* Return: what NMIs come through instead of the IDT, or NULL. */
+static const char * __init latched_nmi_bypass(void)
+{
+#ifdef CONFIG_X86_FRED
+	if (cpu_feature_enabled(X86_FEATURE_FRED))
+		return "FRED";
+#endif
+	if (cpu_feature_enabled(X86_FEATURE_XENPV))
+		return "Xen PV";
+	return NULL;
+}
+
 /**
  * latched_nmi_enabled - does the latched entry serve the NMIs of this boot?
  *
@@ -297,8 +403,7 @@ early_param("nmi_entry", latched_nmi_param);
  */
 bool __init latched_nmi_enabled(void)
 {
-	return latched_nmi_wanted && !cpu_feature_enabled(X86_FEATURE_FRED) &&
-	       !cpu_feature_enabled(X86_FEATURE_XENPV);
+	return latched_nmi_wanted && !latched_nmi_bypass();
 }
 
 /*
@@ -306,98 +411,109 @@ bool __init latched_nmi_enabled(void)
  * would, sends a second one there, and wants it latched and served afterwards.
  */
 static struct {
-	unsigned int runs;
-	bool on_stack;
-	bool nested;
+	unsigned int	runs;
+	bool		on_stack;
+	bool		reentered;
+	bool		latched;
 } latched_nmi_check __initdata;
 
 static void __init latched_nmi_send(void)
 {
-	__apic_send_IPI_mask(cpumask_of(smp_processor_id()), NMI_VECTOR);
+	apic->send_IPI_mask(cpumask_of(smp_processor_id()), NMI_VECTOR);
 }
 
 static int __init latched_nmi_check_handler(unsigned int type, struct pt_regs *regs)
 {
+	struct latched_nmi_top *top = latched_nmi_top_of(NMI);
 	unsigned int timeout_us = USEC_PER_SEC;
 
 	if (latched_nmi_check.runs++)
 		return NMI_HANDLED;
 
-	latched_nmi_check.on_stack =
-		(unsigned long)(regs + 1) == latched_nmi_stack_top(LATCHED_NMI);
+	latched_nmi_check.on_stack = &regs->ip == &latched_nmi_latched_frame(top)->ip;
 
 	iret_to_self();
 	latched_nmi_send();
-	while (!READ_ONCE(latched_nmi_state()->latch) && --timeout_us)
+	do {
 		udelay(1);
-	latched_nmi_check.nested = timeout_us && latched_nmi_check.runs == 1;
+		latched_nmi_check.latched = READ_ONCE(top->state.latch);
+		latched_nmi_check.reentered = READ_ONCE(latched_nmi_check.runs) > 1;
+	} while (!latched_nmi_check.latched && !latched_nmi_check.reentered && --timeout_us);
 
 	return NMI_HANDLED;
 }
 
-/* Return: NULL if all is well, else what is not. */
-static const char * __init latched_nmi_self_check(void)
+/*
+ * Return: NULL if nothing is wrong with the entry, else what is. @note says what
+ * the check has seen; that an NMI does not arrive, or late, is the APIC's or the
+ * hypervisor's fault, and no reason to use another entry.
+ */
+static const char * __init latched_nmi_self_check(const char **note)
 {
-	const struct latched_nmi_state *state = latched_nmi_state();
+	const struct latched_nmi_state *state = &latched_nmi_top_of(NMI)->state;
 	unsigned int timeout_us = USEC_PER_SEC;
 
 	latched_nmi_send();
 	while (READ_ONCE(latched_nmi_check.runs) < 2 && --timeout_us)
 		udelay(1);
 
-	if (!latched_nmi_check.runs)
-		return "an NMI was not delivered";
+	if (!latched_nmi_check.runs) {
+		*note = "not checked: an NMI that was sent did not arrive";
+		return NULL;
+	}
 	if (!latched_nmi_check.on_stack)
 		return "an NMI did not run on the latched stack";
-	if (!latched_nmi_check.nested)
+	if (latched_nmi_check.reentered)
 		return "a nested NMI was not latched";
-	if (!timeout_us)
-		return "a latched NMI was not served";
-	if (state->nest_count || state->latch || state->restart)
+	if (latched_nmi_check.runs < 2)
+		return latched_nmi_check.latched ? "a latched NMI was not served" :
+						   "a nested NMI was lost";
+	if (state->nest_count || state->latch)
 		return "the state at rest is not 0";
+
+	*note = latched_nmi_check.latched ?
+		"self-check passed: 2 handler runs, one for a nested NMI" :
+		"not checked: an NMI that was sent in a handler arrived after it";
 	return NULL;
 }
 
 static int __init latched_nmi_init(void)
 {
-	const char *failure;
+	const char *bypass = latched_nmi_bypass();
+	const char *failure = NULL, *note;
 
-	if (cpu_feature_enabled(X86_FEATURE_FRED) ||
-	    cpu_feature_enabled(X86_FEATURE_XENPV)) {
-		pr_info("NMI entry: %s; the latched entry is not in use\n",
-			cpu_feature_enabled(X86_FEATURE_FRED) ? "FRED" : "Xen PV");
+	if (bypass) {
+		pr_info("NMI entry: %s; the latched entry is not in use\n", bypass);
 		return 0;
 	}
-
-	if (!latched_nmi_enabled()) {
+	if (!latched_nmi_wanted) {
 		pr_info("NMI entry: classic, by nmi_entry=classic\n");
 		return 0;
 	}
 
-	if (!boot_cpu_has(X86_FEATURE_APIC) || apic_is_disabled) {
-		pr_info("NMI entry: latched, not checked: no local APIC\n");
-		return 0;
+	if (!boot_cpu_has(X86_FEATURE_APIC)) {
+		note = "not checked: no local APIC";
+	} else if (register_nmi_handler(NMI_LOCAL, latched_nmi_check_handler, NMI_FLAG_FIRST,
+					"latched_nmi_check", __initdata)) {
+		note = "not checked: no handler could be registered";
+	} else {
+		failure = latched_nmi_self_check(&note);
+		unregister_nmi_handler(NMI_LOCAL, "latched_nmi_check");
 	}
-
-	if (register_nmi_handler(NMI_LOCAL, latched_nmi_check_handler, NMI_FLAG_FIRST,
-				 "latched_nmi_check", __initdata)) {
-		pr_warn("NMI entry: latched, not checked: no handler could be registered\n");
-		return 0;
-	}
-	failure = latched_nmi_self_check();
-	unregister_nmi_handler(NMI_LOCAL, "latched_nmi_check");
 
 	if (failure) {
+		/* First what the classic entry expects at rest (L2). */
+		latched_nmi_top_of(NMI)->state = (struct latched_nmi_state){ };
 		idt_setup_nmi_entry(false);
-		/* What the classic entry expects at rest (L2). */
-		*latched_nmi_state() = (struct latched_nmi_state){ };
 		pr_err("NMI entry: classic; the latched entry failed its self-check: %s\n",
 		       failure);
 		return 0;
 	}
 
-	pr_info("NMI entry: latched; self-check passed: %u handler runs, one for a nested NMI\n",
-		latched_nmi_check.runs);
+	latched_nmi_in_use = true;
+	atomic_notifier_chain_register(&panic_notifier_list, &latched_nmi_panic_nb);
+	latched_nmi_watch_mce();
+	pr_info("NMI entry: latched; %s\n", note);
 	return 0;
 }
 early_initcall(latched_nmi_init);

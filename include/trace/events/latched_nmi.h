@@ -7,13 +7,18 @@
 
 #include <linux/tracepoint.h>
 
+int latched_nmi_trace_reg(void);
+void latched_nmi_trace_unreg(void);
+
 /**
  * latched_nmi_run - a run of the NMI handlers was caused by the latch
  * @ip:		instruction that the outermost NMI interrupted
  * @nested:	NMIs that were latched while the previous run was in progress
  * @restarted:	NMIs that hit the epilogue of the previous run
+ *
+ * While it is in use, an NMI handler compares counters; otherwise it costs nothing.
  */
-TRACE_EVENT(latched_nmi_run,
+TRACE_EVENT_FN(latched_nmi_run,
 
 	TP_PROTO(unsigned long ip, unsigned int nested, unsigned int restarted),
 
@@ -34,7 +39,9 @@ TRACE_EVENT(latched_nmi_run,
 	TP_printk("ip=%pS nested=%u restarted=%u",
 		(void *)__entry->ip,
 		__entry->nested,
-		__entry->restarted)
+		__entry->restarted),
+
+	latched_nmi_trace_reg, latched_nmi_trace_unreg
 );
 
 #endif /* _TRACE_LATCHED_NMI_H */

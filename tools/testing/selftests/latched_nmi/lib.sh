@@ -30,15 +30,16 @@ stat()
 		'$1 == name { print $(col == 2 ? 2 : col - 1) }' $debugfs/stats
 }
 
-# irq_row NAME: sum of a row of /proc/interrupts over all CPUs; empty without it.
-irq_row()
+counters=/sys/kernel/debug/x86/latched_nmi
+
+# nmi_count COLUMN: of all CPUs; nested, restarted or fixed-up. Nothing if the
+# latched entry is not in use.
+nmi_count()
 {
-	awk -v name="$1:" '$1 == name {
-		sum = 0
-		for (i = 2; $i ~ /^[0-9]+$/; i++)
-			sum += $i
-		print sum
-	}' /proc/interrupts
+	awk -v name="$1" '
+	$1 == "cpu" { for (i = 2; i <= NF; i++) if ($i == name) column = i; next }
+	column { sum += $column }
+	END { if (column) print sum + 0 }' $counters 2>/dev/null
 }
 
 # op FILE WORDS...: an operation of the module; its result line on stdout.

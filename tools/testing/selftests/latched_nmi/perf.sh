@@ -125,12 +125,12 @@ latched_record()
 {
 	local samples nested
 
-	nested=$(irq_row NMN)
+	nested=$(nmi_count nested)
 	record -a -e latched_nmi:latched_nmi_run -g -- \
 		sh -c "echo page 50 0 > $debugfs/nested"
-	nested=$(($(irq_row NMN) - nested))
+	nested=$(($(nmi_count nested) - nested))
 	samples=$(script comm,event,trace | grep -c latched_nmi_run)
-	echo "# $samples samples, NMN: $nested"
+	echo "# $samples samples, nested: $nested"
 	[ "$samples" -ge 50 ]
 }
 

@@ -41,45 +41,46 @@ on_zone()
 # On the classic path, too, but there nothing counts it.
 handler_storm()
 {
-	local nmn
+	local nested
 
-	nmn=$(irq_row NMN)
+	nested=$(nmi_count nested)
 	storm iret 200000 500 10 20000 || return
 	[ "$(entry)" = latched ] || return 0
-	nmn=$(($(irq_row NMN) - nmn))
-	echo "# NMN: $nmn"
-	[ $nmn -gt 0 ]
+	nested=$(($(nmi_count nested) - nested))
+	echo "# nested: $nested"
+	[ "$nested" -gt 0 ]
 }
 
 # Few rounds hit an epilogue of a few instructions: some in ten thousand with a host
 # thread for each vCPU, none if the vCPUs take turns on one.
 chase()
 {
-	local line nmr round
+	local before line round
 
-	nmr=$(irq_row NMR)
+	before=$(nmi_count restarted)
 	echo iret >$debugfs/faults
 	for round in 1 2 3 4 5; do
 		line=$(op chase 4000 50000 0)
 		echo "# round $round: $line"
 		[ "$(field result "$line")" = pass ] || break
-		restarted=$(($(irq_row NMR) - ${nmr:-0}))
+		restarted=$(($(nmi_count restarted) - ${before:-0}))
 		[ $restarted = 0 ] || break
 	done
 	echo none >$debugfs/faults
-	echo "# NMR: $restarted"
+	echo "# restarted: $restarted"
 	[ "$(field result "$line")" = pass ]
 }
 
-rows()
+# Of the entry in use; the classic one has none.
+counters()
 {
-	grep -E '^ *(NMN|NMR):' /proc/interrupts
-	[ -n "$(irq_row NMN)" ] && [ -n "$(irq_row NMR)" ]
-}
-
-no_rows_move()
-{
-	[ "$(irq_row NMN)" = "${nmn_before}" ] && [ "$(irq_row NMR)" = "${nmr_before}" ]
+	comment <$counters
+	grep -qx "entry: $(entry)" $counters || return
+	if [ "$(entry)" = latched ]; then
+		[ -n "$(nmi_count nested)" ] && [ -n "$(nmi_count restarted)" ]
+	else
+		[ -z "$(nmi_count nested)" ]
+	fi
 }
 
 tracepoint()
@@ -88,13 +89,13 @@ tracepoint()
 
 	echo >$tracefs/trace
 	echo 1 >$event/enable
-	nested=$(irq_row NMN)
+	nested=$(nmi_count nested)
 	op nested page 20 0 >/dev/null
-	nested=$(($(irq_row NMN) - nested))
+	nested=$(($(nmi_count nested) - nested))
 	echo 0 >$event/enable
 	grep latched_nmi_run $tracefs/trace | head -n 3 | comment
 	runs=$(grep -c latched_nmi_run: $tracefs/trace)
-	echo "# NMN: $nested, traced: $runs"
+	echo "# nested: $nested, traced: $runs"
 	[ "$runs" -ge 20 ] && [ "$nested" -ge 20 ]
 }
 
@@ -105,9 +106,6 @@ ktap_set_plan 10
 
 # The writer of the operations sends, from a CPU that is not the target.
 taskset -p 2 $$ >/dev/null
-
-nmn_before=$(irq_row NMN)
-nmr_before=$(irq_row NMR)
 
 test_result kernel-nmi_storm on_zone kernel none 0 400 5 1000
 test_result idle-nmi_storm storm none 0 10000 10 1000
@@ -127,15 +125,16 @@ else
 	ktap_test_fail epilogue-nmi
 fi
 
-if [ "$(entry)" = latched ]; then
-	test_result interrupts-rows rows
-	test_result handler-tracepoint tracepoint
-elif [ -n "$nmn_before" ]; then
-	test_result interrupts-rows no_rows_move
-	test_skip handler-tracepoint "the classic entry has no latch to trace"
+if [ -e $counters ]; then
+	test_result counters counters
 else
-	test_skip interrupts-rows "no latched NMI entry in this kernel"
-	test_skip handler-tracepoint "no latched NMI entry in this kernel"
+	test_skip counters "no latched NMI entry in this kernel"
+fi
+
+if [ "$(entry)" = latched ]; then
+	test_result handler-tracepoint tracepoint
+else
+	test_skip handler-tracepoint "the classic entry has no latch to trace"
 fi
 
 finish
