@@ -268,7 +268,7 @@ static bool decide(const struct insn *i, int outcome)
  */
 static bool is_state(u64 addr)
 {
-	return addr >= stacks[REAL].top - 72 && addr < stacks[REAL].top - 48;
+	return addr >= stacks[REAL].top - 56 && addr < stacks[REAL].top - 48;
 }
 
 static u64 saturate(const struct opnd *o, u64 addr, u64 v)

@@ -18,6 +18,14 @@ static struct {
 } text[16];
 static int nr_text, nr_swept;
 
+static void add_range(u64 begin, u64 end)
+{
+	if (nr_text == ARRAY_SIZE(text))
+		die("too many ranges of text");
+	text[nr_text].begin = begin;
+	text[nr_text++].end = end;
+}
+
 static void add_text(const char *begin, const char *end)
 {
 	u64 b, e;
@@ -28,10 +36,7 @@ static void add_text(const char *begin, const char *end)
 		e = b + sym_size(im->sym, begin);
 	else if (!sym_find(im->sym, end, &e))
 		return;
-	if (nr_text == ARRAY_SIZE(text))
-		die("too many ranges of text");
-	text[nr_text].begin = b;
-	text[nr_text++].end = e;
+	add_range(b, e);
 }
 
 /* The ranges that the injector takes for entry text. */
@@ -62,6 +67,8 @@ void decode_init(const struct image *image)
 	add_text("entry_ibpb", NULL);
 	add_text("write_ibpb", NULL);
 	add_text("entry_untrain_ret", NULL);
+	if (im->more)
+		add_range(sym_addr(im->more, "rfc_text_begin"), sym_addr(im->more, "rfc_text_end"));
 }
 
 static bool in_text(u64 addr, int nr)
@@ -166,7 +173,10 @@ const struct insn *decode(u64 addr)
 
 	if (i && i->addr == addr)
 		return i;
-	if (!image_read(im, addr, buf, sizeof(buf)))
+	/* As many bytes as there are. */
+	while (len && !image_read(im, addr, buf, len))
+		len--;
+	if (!len)
 		return NULL;
 	c = cs_malloc(cs);
 	if (!cs_disasm_iter(cs, &p, &len, &a, c)) {
@@ -202,13 +212,14 @@ const struct insn *decode(u64 addr)
 
 void decode_text(u64 addr, char *buf, size_t len)
 {
+	size_t n = 16;
 	u8 raw[16];
 	cs_insn *c;
 
 	snprintf(buf, len, "?");
-	if (!image_read(im, addr, raw, sizeof(raw)))
-		return;
-	if (!cs_disasm(cs, raw, sizeof(raw), addr, 1, &c))
+	while (n && !image_read(im, addr, raw, n))
+		n--;
+	if (!n || !cs_disasm(cs, raw, n, addr, 1, &c))
 		return;
 	snprintf(buf, len, "%s %s", c->mnemonic, c->op_str);
 	cs_free(c, 1);

@@ -18,6 +18,8 @@ typedef int32_t s32;
 struct image {
 	const char *path;
 	struct symtab *sym;
+	/* Of text that was added. */
+	struct symtab *more;
 	struct seg *seg;
 	int nr_seg;
 };
@@ -29,6 +31,8 @@ void features_set(struct features *f, const char *names);
 bool features_has(const struct features *f, const char *name);
 
 struct image *image_load(const char *vmlinux);
+/* An entry that is not the kernel's, linked with it. */
+void image_add(struct image *im, const char *path);
 void image_patch(struct image *im, const struct features *f);
 bool image_read(const struct image *im, u64 addr, void *buf, size_t len);
 void image_write(struct image *im, u64 addr, const void *buf, size_t len);
@@ -155,7 +159,7 @@ bool write_mem(u64 addr, int size, u64 v);
 /* ---------------------------------------------------------- machine.c */
 
 /* What memory the machine has, and what is known about it. */
-enum stack { REAL, LATCHED, DB, MCE, THREAD, ENTRY, NR_STACKS };
+enum stack { DF, REAL, LATCHED, DB, MCE, THREAD, ENTRY, NR_STACKS };
 
 struct stack_info {
 	const char *name;

@@ -90,16 +90,13 @@ bool features_has(const struct features *f, const char *name)
 	return false;
 }
 
-struct image *image_load(const char *path)
+/* The sections that are loaded. */
+static void add_segments(struct image *im, const char *path)
 {
-	struct image *im = xalloc(sizeof(*im));
 	Elf_Scn *scn = NULL;
 	Elf *elf;
 	int fd;
 
-	memset(im, 0, sizeof(*im));
-	im->path = path;
-	im->sym = sym_load(path);
 	fd = open(path, O_RDONLY | O_CLOEXEC);
 	if (fd < 0)
 		die("%s: cannot open", path);
@@ -122,7 +119,22 @@ struct image *image_load(const char *path)
 	}
 	elf_end(elf);
 	close(fd);
+}
+
+struct image *image_load(const char *path)
+{
+	struct image *im = xalloc(sizeof(*im));
+
+	im->path = path;
+	im->sym = sym_load(path);
+	add_segments(im, path);
 	return im;
+}
+
+void image_add(struct image *im, const char *path)
+{
+	im->more = sym_load(path);
+	add_segments(im, path);
 }
 
 static u8 *at(const struct image *im, u64 addr, size_t len)

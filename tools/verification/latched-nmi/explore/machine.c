@@ -59,7 +59,7 @@ bool violate(enum property p, const char *fmt, ...)
 #define USER_STACK	0x00007ffc5a5a0000ULL
 
 struct stack_info stacks[NR_STACKS] = {
-	[REAL] = { .name = "real" }, [LATCHED] = { .name = "latched" },
+	[DF] = { .name = "df" }, [REAL] = { .name = "real" }, [LATCHED] = { .name = "latched" },
 	[DB] = { .name = "db" }, [MCE] = { .name = "mce" },
 	[THREAD] = { .name = "thread" }, [ENTRY] = { .name = "entry" },
 };
@@ -131,6 +131,9 @@ int find_word(u64 addr)
 {
 	int i;
 
+	/* Counters below the state; to the classic entry that is its "iret" frame. */
+	if (entry_latched && addr >= stacks[REAL].top - 72 && addr < stacks[REAL].top - 56)
+		return -1;
 	for (i = 0; i < NR_STACKS; i++) {
 		const struct stack_info *s = &stacks[i];
 		u64 word;
@@ -168,8 +171,8 @@ int find_word(u64 addr)
 
 static bool is_persistent(u64 addr)
 {
-	/* The state, in either entry, and the counters below it. */
-	return addr >= stacks[REAL].top - 72 && addr < stacks[REAL].top - 48;
+	/* The state, in either entry. */
+	return addr >= stacks[REAL].top - 56 && addr < stacks[REAL].top - 48;
 }
 
 void kill_word(u64 addr)
@@ -204,18 +207,17 @@ void label(u64 addr, char *buf, size_t len)
 	else if (addr == USER_TEXT)
 		snprintf(buf, len, "user");
 	else
-		sym_label(image->sym, addr, buf, len);
+		sym_label(image->more && in_asm(addr) && addr >= text_end ? image->more : image->sym,
+			  addr, buf, len);
 }
 
 static void layout(void)
 {
 	/* What estack_pages[] says: offset, size and type of each page's stack. */
-	static const enum stack order[] = { NR_STACKS, REAL, LATCHED, DB, MCE };
+	static const enum stack order[] = { DF, REAL, LATCHED, DB, MCE };
 	u64 at = sym_addr(image->sym, "estack_pages");
 	u64 size = sym_size(image->sym, "estack_pages"), i;
-	u64 latched, offs[16] = { 0 }, len[16] = { 0 };
-	bool has = sym_find(image->sym, "asm_exc_nmi_latched", &latched);
-	u64 seen[16];
+	u64 seen[16], offs[16] = { 0 }, len[16] = { 0 };
 	int n = 0, k, s;
 
 	for (i = 0; i + 8 <= size; i += 8) {
@@ -231,16 +233,17 @@ static void layout(void)
 		offs[k] = e & 0xffffffff;
 		len[k] = e >> 32 & 0xffff;
 	}
+	/* Behind them there are those of #VC. The LATCHED stack may be part of REAL. */
+	if (n != 6 && n != 7)
+		die("%s: estack_pages names %d stacks", image->path, n);
+	memset(&stacks[LATCHED].bottom, 0, 2 * sizeof(u64));
+	stacks[LATCHED].words = 0;
 	for (k = 0, s = 0; s < 5; s++) {
-		if (order[s] == LATCHED && !has)
+		if (order[s] == LATCHED && n == 6)
 			continue;
-		if (k >= n)
-			die("%s: estack_pages names %d stacks", image->path, n);
-		if (order[s] != NR_STACKS) {
-			stacks[order[s]].bottom = CEA_ESTACKS + offs[k];
-			stacks[order[s]].top = stacks[order[s]].bottom + len[k];
-			stacks[order[s]].words = STACK_WORDS;
-		}
+		stacks[order[s]].bottom = CEA_ESTACKS + offs[k];
+		stacks[order[s]].top = stacks[order[s]].bottom + len[k];
+		stacks[order[s]].words = STACK_WORDS;
 		k++;
 	}
 	stacks[THREAD].top = THREAD_STACK;
@@ -328,7 +331,10 @@ void machine_init(const struct image *im, const struct features *f, const char *
 	pti = features_has(f, "PTI");
 	ibrs = features_has(f, "KERNEL_IBRS");
 
-	if (entry_latched) {
+	if (im->more) {
+		gate_nmi = sym_addr(im->more, "real_nmi_handler");
+		gate_mce = sym_addr(im->sym, "asm_exc_machine_check");
+	} else if (entry_latched) {
 		gate_nmi = sym_addr(im->sym, "asm_exc_nmi_latched");
 		if (!sym_find(im->sym, "asm_exc_machine_check_latched", &gate_mce))
 			gate_mce = sym_addr(im->sym, "asm_exc_machine_check");
@@ -336,7 +342,8 @@ void machine_init(const struct image *im, const struct features *f, const char *
 		gate_nmi = sym_addr(im->sym, "asm_exc_nmi");
 		gate_mce = sym_addr(im->sym, "asm_exc_machine_check");
 	}
-	gate_db = sym_addr(im->sym, "asm_exc_debug");
+	if (!entry_latched || !sym_find(im->sym, "asm_exc_debug_latched", &gate_db))
+		gate_db = sym_addr(im->sym, "asm_exc_debug");
 	fault_rip = sym_addr(im->sym, "asm_exc_int3");
 	run_fn = sym_addr(im->sym, "default_do_nmi");
 	nmi_fn = sym_addr(im->sym, "exc_nmi");
@@ -370,6 +377,7 @@ void machine_init(const struct image *im, const struct features *f, const char *
 	run_as_built("exc_nmi");
 	run_as_built("exc_nmi_latched");
 	run_as_built("latched_nmi_fixup");
+	run_as_built("latched_nmi_move");
 	run_as_built("exc_machine_check");
 	run_as_built("exc_debug");
 	run_as_built("noist_exc_machine_check");
@@ -454,8 +462,6 @@ bool machine_start(const struct context_desc *c, int n)
 	for (i = W_MEM; i < variable_word; i++)
 		w[i] = DEAD;
 	w[find_word(state_addr)] = 0;
-	w[find_word(state_addr - 8)] = 0;
-	w[find_word(state_addr - 16)] = 0;
 	for (i = 0; i < ESPFIX_WORDS; i++)
 		w[espfix_word + i] = DEAD;
 	w[variable_word + 1] = DEAD;
@@ -714,8 +720,12 @@ static bool entered(u64 fn)
 		return true;
 	}
 	/* The handler proper: the REAL frame is not needed any more. */
-	if (fn == nmi_fn)
+	if (fn == nmi_fn) {
 		kill_stack(REAL, stacks[REAL].top, 6);
+		/* Nor is that of an NMI from user mode, which may have been moved. */
+		if (GPR(SP) - stacks[THREAD].bottom < stacks[THREAD].top - stacks[THREAD].bottom)
+			kill_stack(DF, stacks[DF].top, 6);
+	}
 	return true;
 }
 

@@ -44,13 +44,13 @@ char *xstrdup(const char *s)
 }
 
 static struct {
-	const char *vmlinux, *features, *config, *cases;
+	const char *vmlinux, *features, *config, *cases, *more;
 	const char *run, *machines, *entries, *contexts, *events;
 	const char *compare, *mutants, *text;
 	int jobs;
 	bool verbose, ktap, list, two;
 } opt = {
-	.run = "full", .machines = "*", .entries = "*", .contexts = "*",
+	.more = ".", .run = "full", .machines = "*", .entries = "*", .contexts = "*",
 };
 
 static struct explore_config cfg;
@@ -94,6 +94,13 @@ static void prepare(const struct machine_desc *m, const char *entry, struct imag
 	features_set(f, m->features);
 	*im = image_load(opt.vmlinux);
 	image_patch(*im, f);
+	if (strcmp(entry, "latched") && strcmp(entry, "classic")) {
+		char path[4096];
+
+		/* rfc, rfc-count1 */
+		snprintf(path, sizeof(path), "%s/%s.elf", opt.more, entry);
+		image_add(*im, path);
+	}
 	machine_init(*im, f, entry);
 	count_to_two = opt.two;
 }
@@ -132,8 +139,8 @@ static void describe(const struct job *j, struct search *s, FILE *out)
 		label(RIP, where, sizeof(where));
 	}
 	search_replay(s, schedule, sizeof(schedule), opt.verbose ? out : NULL);
-	fprintf(out, "    %s: %s\n    %s/%s/%s%s%s: %s\n", property_name[s->property], s->text,
-		j->run->entry, j->machine->name, j->ctx->name, *where ? "@" : "", where, schedule);
+	fprintf(out, "    %s: %s\n    %s%s%s %s\n", property_name[s->property], s->text,
+		j->ctx->name, *where ? "@" : "", where, schedule);
 }
 
 /* Returns 0 if what is found is what is declared. */
@@ -327,6 +334,7 @@ static const char usage[] =
 "Executes the NMI entry of a built kernel with every event at every instruction.\n"
 "\n"
 "  --cpufeatures FILE   arch/x86/include/asm/cpufeatures.h of that kernel\n"
+"  --more DIR           where the entries are that are not the kernel's: rfc.elf, ...\n"
 "  --config FILE        machines, contexts and runs            (explore.cfg)\n"
 "  --run NAME           which runs of it: quick or full        (full)\n"
 "  --machine LIST       only these machines\n"
@@ -345,11 +353,12 @@ static const char usage[] =
 
 int main(int argc, char **argv)
 {
-	enum { CPUFEATURES = 1, CONFIG, RUN, MACHINE, CONTEXT, ENTRY, EVENTS, COMPARE, CASES,
+	enum { CPUFEATURES = 1, CONFIG, MORE, RUN, MACHINE, CONTEXT, ENTRY, EVENTS, COMPARE, CASES,
 	       TEXT, TWO, KTAP, JOBS, LIST };
 	static const struct option options[] = {
 		{ "cpufeatures", required_argument, NULL, CPUFEATURES },
 		{ "config", required_argument, NULL, CONFIG },
+		{ "more", required_argument, NULL, MORE },
 		{ "run", required_argument, NULL, RUN },
 		{ "machine", required_argument, NULL, MACHINE },
 		{ "context", required_argument, NULL, CONTEXT },
@@ -377,6 +386,9 @@ int main(int argc, char **argv)
 			break;
 		case CONFIG:
 			opt.config = optarg;
+			break;
+		case MORE:
+			opt.more = optarg;
 			break;
 		case RUN:
 			opt.run = optarg;

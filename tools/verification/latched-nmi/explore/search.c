@@ -65,12 +65,12 @@ static int choices(const struct search *s, u8 *c)
 	/* Left alone, the interrupted context has nothing to do. */
 	if (!w[W_AWAY])
 		n = 0;
-	else if (w[W_BUDGET] && machine_outcomes() == 2)
-		c[n++] = EV_FORK;
 	for (ev = EV_NMI; ev < NR_EVENTS; ev++) {
 		if (s->events & (1 << ev) && machine_may(ev))
 			c[n++] = ev;
 	}
+	if (w[W_AWAY] && w[W_BUDGET] && machine_outcomes() == 2)
+		c[n++] = EV_FORK;
 	return n;
 }
 
@@ -291,8 +291,9 @@ void search_replay(const struct search *s, char *schedule, size_t len, FILE *out
 			label(RIP, where, sizeof(where));
 			k = pass(&a, RIP);
 			used += snprintf(schedule + used, used < len ? len - used : 0,
-					 "%s%s@%s", used ? " " : "", event_name[ch], where);
-			if (k > 1)
+					 "%s%s%s%s", used ? " " : "", event_name[ch],
+					 w[W_AWAY] ? "@" : "", w[W_AWAY] ? where : "");
+			if (k > 1 && w[W_AWAY])
 				used += snprintf(schedule + used, used < len ? len - used : 0,
 						 "#%d", k);
 			if (used >= len)
