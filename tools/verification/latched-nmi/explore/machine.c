@@ -37,12 +37,14 @@ bool violate(enum property p, const char *fmt, ...)
 
 /* ----------------------------------------------------------- layout */
 
-#define KERNEL_GS	0xffff88800fc00000ULL
+#define PER_CPU_AREA	0xffff88800fc00000ULL
 #define USER_GS		0x00007fabcdef0000ULL
 #define CEA		0xfffffe0000000000ULL
 #define CEA_ESTACKS	(CEA + 0x40000)
 #define ENTRY_STACK_TOP	(CEA + 0x4000)
 #define THREAD_STACK	0xffffc90000014000ULL
+/* What a task_struct holds does not matter here. */
+#define CURRENT		0xffff888001000000ULL
 #define ESPFIX_STACK	0xffffff0100000fc0ULL
 #define ESPFIX_WADDR	0xffff888001234fc0ULL
 #define ESPFIX_WORDS	8
@@ -79,6 +81,8 @@ static struct pin {
 } pins[16];
 static int nr_pins;
 
+/* The per-CPU area, less the link address of its variables. */
+static u64 kernel_gs;
 static u64 gate_nmi, gate_mce, gate_db;
 static u64 run_fn, nmi_fn, nmi_fn_end, fixup_fn, fixup_end, fault_rip, text_begin, text_end;
 static u64 may_fault_fn[8];
@@ -152,9 +156,9 @@ int find_word(u64 addr)
 		}
 		return s->first + s->words - 1 - word;
 	}
-	if (addr - KERNEL_GS < 0x100000) {
+	if (addr - PER_CPU_AREA < 0x100000) {
 		for (i = 0; i < NR_VARIABLES; i++) {
-			if (addr - KERNEL_GS - variable_at[i] < 8 && variable_at[i])
+			if (variable_at[i] && addr - kernel_gs - variable_at[i] < 8)
 				return variable_word + i;
 		}
 		return -1;
@@ -293,7 +297,7 @@ static void pin_stack_top(void)
 		var = i->op[1].val + (i->op[1].base == REG_IP ? i->addr + i->len : 0);
 		if (var - tss < 0x100)
 			continue;
-		pin(KERNEL_GS + var, THREAD_STACK);
+		pin(kernel_gs + var, THREAD_STACK);
 		return;
 	}
 	die("%s: nobody loads the thread stack", image->path);
@@ -354,23 +358,26 @@ void machine_init(const struct image *im, const struct features *f, const char *
 	text_begin = sym_addr(im->sym, "_text");
 	text_end = sym_addr(im->sym, "_etext");
 
+	kernel_gs = PER_CPU_AREA - sym_addr(im->sym, "__per_cpu_start");
 	for (i = 0; i < NR_VARIABLES; i++) {
 		if (!sym_find(im->sym, variable[i], &variable_at[i]))
 			variable_at[i] = 0;
 	}
 
 	pin_stack_top();
-	pin_sym("cpu_tss_rw", 4, KERNEL_GS, ENTRY_STACK_TOP);
-	pin_sym("cea_exception_stacks", 0, KERNEL_GS, CEA_ESTACKS);
-	pin_sym("this_cpu_off", 0, KERNEL_GS, KERNEL_GS);
-	pin_sym("espfix_waddr", 0, KERNEL_GS, ESPFIX_WADDR);
-	pin_sym("espfix_stack", 0, KERNEL_GS, ESPFIX_STACK);
-	pin_sym("x86_spec_ctrl_current", 0, KERNEL_GS, SPEC_IBRS);
-	pin_sym("cpu_dr7", 0, KERNEL_GS, 0);
+	pin_sym("cpu_tss_rw", 4, kernel_gs, ENTRY_STACK_TOP);
+	pin_sym("cea_exception_stacks", 0, kernel_gs, CEA_ESTACKS);
+	pin_sym("this_cpu_off", 0, kernel_gs, kernel_gs);
+	pin_sym("espfix_waddr", 0, kernel_gs, ESPFIX_WADDR);
+	pin_sym("espfix_stack", 0, kernel_gs, ESPFIX_STACK);
+	pin_sym("x86_spec_ctrl_current", 0, kernel_gs, SPEC_IBRS);
+	pin_sym("cpu_dr7", 0, kernel_gs, 0);
 	/* pcpu_hot: current_task, preempt_count, cpu_number */
-	pin_sym("pcpu_hot", 8, KERNEL_GS, 0);
-	pin_sym("cpu_number", 0, KERNEL_GS, 0);
-	pin_sym("__per_cpu_offset", 0, 0, KERNEL_GS);
+	pin_sym("pcpu_hot", 0, kernel_gs, CURRENT);
+	pin_sym("pcpu_hot", 8, kernel_gs, 0);
+	pin_sym("current_task", 0, kernel_gs, CURRENT);
+	pin_sym("cpu_number", 0, kernel_gs, 0);
+	pin_sym("__per_cpu_offset", 0, 0, kernel_gs);
 	pin_sym("__cpu_online_mask", 0, 0, ~0ULL);
 	pin_sym("ignore_nmis", 0, 0, 0);
 
@@ -474,8 +481,8 @@ bool machine_start(const struct context_desc *c, int n)
 	w[W_CS] = c->cs;
 	w[W_SS] = c->ss;
 	w[W_FLAGS] = c->flags | 2;
-	w[W_GS] = c->user_gs ? USER_GS : KERNEL_GS;
-	w[W_KGS] = c->user_gs ? KERNEL_GS : USER_GS;
+	w[W_GS] = c->user_gs ? USER_GS : kernel_gs;
+	w[W_KGS] = c->user_gs ? kernel_gs : USER_GS;
 	w[W_CR3] = c->user_cr3 && pti ? USER_CR3 : KERNEL_CR3;
 	w[W_CR2] = ORIG_CR2;
 	w[W_DR7] = DR7_ARMED;
@@ -712,9 +719,9 @@ static bool entered(u64 fn)
 			return violate(P_REENTRY, "a handler run begins in another one");
 		if (w[W_FLAGS] & FL_DF)
 			return violate(P_CLEAN, "the handlers begin with DF set");
-		if (w[W_GS] != KERNEL_GS || w[W_CR3] != KERNEL_CR3)
+		if (w[W_GS] != kernel_gs || w[W_CR3] != KERNEL_CR3)
 			return violate(P_CLEAN, "the handlers begin with the user's %s",
-				       w[W_GS] != KERNEL_GS ? "GSBASE" : "page table");
+				       w[W_GS] != kernel_gs ? "GSBASE" : "page table");
 		set(W_RUNNING, 1);
 		set(W_OWED, 0);
 		return true;

@@ -69,16 +69,16 @@ static int choices(const struct search *s, u8 *c)
 		if (s->events & (1 << ev) && machine_may(ev))
 			c[n++] = ev;
 	}
-	if (w[W_AWAY] && w[W_BUDGET] && machine_outcomes() == 2)
+	if (w[W_AWAY] && w[W_BUDGET] > 1 && machine_outcomes() == 2)
 		c[n++] = EV_FORK;
 	return n;
 }
 
 static bool take(u8 c)
 {
-	/* The fewest of these, too, if the way is to be a short one. */
+	/* A short way is to have events rather than these: they cost two. */
 	if (c == EV_FORK && w[W_BUDGET] != UNLIMITED)
-		set(W_BUDGET, w[W_BUDGET] - 1);
+		set(W_BUDGET, w[W_BUDGET] - 2);
 	if (c == EV_STEP || c == EV_FORK)
 		return machine_step(c == EV_FORK);
 	return machine_event(c);
