@@ -5,7 +5,7 @@
 # and the variables, whose defaults are in tools/latched-nmi/common.
 
 variables := KVER LINUX MACHINE O ACCEL SMP V PART TEST CASE AT ENTRY REPLAY \
-	MUTANT RUN DEEP MINUTES CPUS SEED KDIR
+	MUTANT ROW RUN DEEP MINUTES CPUS SEED KDIR
 export $(variables)
 
 # A misspelt variable would do nothing, and say nothing.
@@ -21,9 +21,9 @@ T := $(dir $(realpath $(lastword $(MAKEFILE_LIST))))tools/latched-nmi
 help:
 	@$(T)/help
 
-.PHONY: guest check lint inject explore series
+.PHONY: guest check lint inject mutate bench explore series
 ifeq ($(KVER),all)
-guest check lint inject explore series:
+guest check lint inject mutate bench explore series:
 	@$(T)/each $@
 else
 guest:
@@ -38,8 +38,18 @@ lint:
 	@$(T)/check/lint
 
 inject:
+	@$(T)/inject/run -n
 	@$(T)/vm/guest
 	@$(T)/inject/run
+
+mutate:
+	@$(T)/inject/mutate -n
+	@$(T)/vm/guest
+	@$(T)/inject/mutate
+
+bench:
+	@$(T)/deps build
+	@$(T)/bench/bench $$ROW
 
 explore:
 	@$(T)/deps build

@@ -1,380 +1,100 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Options, and the distribution of the work over QEMUs.
+ * Options: what to run, and what becomes of the results.
  */
 #include <errno.h>
-#include <ftw.h>
-#include <getopt.h>
-#include <stdarg.h>
+#include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
-#include "inject.h"
+#include "html.h"
+#include "jobs.h"
+#include "ktap.h"
+#include "options.h"
+#include "svg.h"
 
-void die(const char *fmt, ...)
-{
-	va_list ap;
-
-	fflush(stdout);
-	va_start(ap, fmt);
-	fprintf(stderr, "inject: ");
-	vfprintf(stderr, fmt, ap);
-	fprintf(stderr, "\n");
-	va_end(ap);
-	exit(2);
-}
-
-void *xalloc(size_t n)
-{
-	void *p = calloc(1, n);
-
-	if (!p)
-		die("out of memory");
-	return p;
-}
-
-void *xrealloc(void *p, size_t n)
-{
-	p = realloc(p, n);
-	if (!p)
-		die("out of memory");
-	return p;
-}
-
-char *xstrdup(const char *s)
-{
-	char *p = strdup(s ? s : "");
-
-	if (!p)
-		die("out of memory");
-	return p;
-}
-
-/* One QEMU's worth of work: a booted machine and what runs on it. */
-struct job {
-	const struct machine *machine;
+struct options {
+	struct guest_config guest;
+	const char *cases;
+	const char *machines;
+	const char *suite;
+	const char *machine;
 	const char *entry;
-	/* Lists. */
-	const char *contexts, *events;
-	bool mutants;
-	char out[300];
-	int pid;
-	bool failed;
+	const char *only_case;
+	const char *at;
+	const char *mutants;
+	const char *replay;
+	const char *changes;
+	int sample;
+	bool mutate;
+	const char *context;
+	const char *svg;
+	const char *html;
+	const char *results;
+	const char *render;
+	int jobs;
+	bool trace;
+	bool list;
+	bool dry_run;
 };
 
-struct jobs {
-	struct job *job;
-	int nr;
+#define MEMBER(m)	offsetof(struct options, m)
+
+static const struct option_def options[] = {
+	{ "kernel", "BZIMAGE", OPT_TEXT, MEMBER(guest.kernel), "what is booted; needed" },
+	{ "vmlinux", "FILE", OPT_TEXT, MEMBER(guest.vmlinux), "its symbols; needed" },
+	{ "initrd", "FILE", OPT_TEXT, MEMBER(guest.initrd),
+	  "an initramfs with inject-init as /init and a module as /module.ko; needed" },
+	{ "init", "FILE", OPT_TEXT, MEMBER(guest.init), "symbols of /init (inject-init beside this program)" },
+	{ "cases", "FILE", OPT_TEXT, MEMBER(cases), "the case table (cases.cfg beside this program)" },
+	{ "machines", "FILE", OPT_TEXT, MEMBER(machines), "the table of machines (machines beside this program)" },
+	{ "suite", "NAME", OPT_TEXT, MEMBER(suite), "run this suite of the table (quick); \"none\" for mutants alone" },
+	{ "case", "CONTEXT/EVENT", OPT_TEXT, MEMBER(only_case), "run only this case" },
+	{ "at", "BOUNDARY", OPT_TEXT, MEMBER(at), "run --case only at this boundary, symbol+0xoffset as a result shows it" },
+	{ "machine", "LIST", OPT_TEXT, MEMBER(machine), "only on these machines; --case and --replay run on the first" },
+	{ "entry", "LIST", OPT_TEXT, MEMBER(entry), "only with this entry, classic or latched; --case and --replay run with latched" },
+	{ "replay", "SCHEDULE", OPT_TEXT, MEMBER(replay), "run this schedule of events, see below, or those of a file that has one in each line" },
+	{ "context", "NAME", OPT_TEXT, MEMBER(context), "where a schedule starts that does not say it (kernel)" },
+	{ "mutants", "LIST", OPT_TEXT, MEMBER(mutants), "also run these mutants; * is all" },
+	{ "mutate", NULL, OPT_FLAG, MEMBER(mutate), "change each instruction of the entry in turn and run the suite \"mutate\" until a case notices" },
+	{ "sample", "N", OPT_NUMBER, MEMBER(sample), "with --mutate: only one of N changes, always the same" },
+	{ "changes", "LIST", OPT_TEXT, MEMBER(changes), "with --mutate: only these, SYMBOL+0xOFFSET:CHANGE" },
+	{ "trace", NULL, OPT_FLAG, MEMBER(trace), "run nothing, print the NMI's path in each context" },
+	{ "dry-run", NULL, OPT_FLAG, MEMBER(dry_run), "check the names and run nothing" },
+	{ "list", NULL, OPT_FLAG, MEMBER(list), "print the names of the table" },
+	{ "svg", "FILE", OPT_TEXT, MEMBER(svg), "draw the picture of the first machine" },
+	{ "html", "FILE", OPT_TEXT, MEMBER(html), "write the whole matrix as a page" },
+	{ "results", "FILE", OPT_TEXT, MEMBER(results), "also write the results for --render" },
+	{ "render", "FILE", OPT_TEXT, MEMBER(render), "run nothing, report what --results wrote" },
+	{ "jobs", "N", OPT_NUMBER, MEMBER(jobs), "QEMUs at a time (online CPUs)" },
+	{ "qemu", "PROGRAM", OPT_TEXT, MEMBER(guest.qemu), "QEMU (what the machine's table says)" },
+	{ "serial", "FILE", OPT_TEXT, MEMBER(guest.serial), "write the guest's console there" },
+	{ "verbose", NULL, OPT_FLAG, MEMBER(guest.verbose), "tell each step on standard error" },
 };
 
-static const char * const entries[] = { "classic", "latched" };
-
-static void add_job(struct jobs *js, const struct machine *m, const char *entry,
-		    const char *contexts, const char *events, bool mutants)
-{
-	struct job *j;
-
-	js->job = xrealloc(js->job, (js->nr + 1) * sizeof(*js->job));
-	j = &js->job[js->nr++];
-	memset(j, 0, sizeof(*j));
-	j->machine = m;
-	j->entry = entry;
-	j->contexts = contexts;
-	j->events = events;
-	j->mutants = mutants;
-}
-
-static void run_job(const struct options *opt, const struct config *cfg,
-		    const struct job *j)
-{
-	struct guest *g = guest_boot(opt, cfg, j->machine, j->entry);
-	FILE *out = fopen(j->out, "w");
-	int i;
-
-	if (!out)
-		die("%s: cannot write", j->out);
-	for (i = 0; i < cfg->nr_context && j->contexts; i++) {
-		if (list_has(j->contexts, cfg->context[i].name))
-			guest_context(g, &cfg->context[i], j->events, out);
-	}
-	for (i = 0; i < cfg->nr_mutant && j->mutants; i++) {
-		if (list_has(opt->mutants, cfg->mutant[i].name) &&
-		    !strcmp(cfg->mutant[i].machine, j->machine->name))
-			guest_mutant(g, &cfg->mutant[i], out);
-	}
-	fclose(out);
-	guest_end(g);
-}
-
-static void reap(struct jobs *js)
-{
-	int i, st, pid = wait(&st);
-
-	for (i = 0; i < js->nr; i++) {
-		if (js->job[i].pid != pid)
-			continue;
-		js->job[i].pid = 0;
-		js->job[i].failed = st != 0;
-		if (st)
-			fprintf(stderr, "# %s/%s: the worker failed\n",
-				js->job[i].entry, js->job[i].machine->name);
-	}
-}
-
-static void copy_file(FILE *in, FILE *out)
-{
-	char buf[4096];
-	size_t n;
-
-	while ((n = fread(buf, 1, sizeof(buf), in)))
-		fwrite(buf, 1, n, out);
-}
-
-/* KTAP on standard output, and the matrix if it is wanted. Return: is all well? */
-static bool tell(const struct options *opt, const struct config *cfg,
-		 const struct report *rep)
-{
-	int bad = report_ktap(rep, cfg, stdout);
-
-	if (opt->svg)
-		report_svg(rep, cfg, rep->nr ? rep->res[0].machine : "", opt->svg);
-	return !bad;
-}
-
-/* Report results of before. */
-static int render(const struct options *opt, const struct config *cfg)
-{
-	FILE *in = fopen(opt->render, "r");
-	struct report rep = { 0 };
-
-	if (!in)
-		die("%s: cannot read", opt->render);
-	report_read(&rep, in);
-	fclose(in);
-	return !tell(opt, cfg, &rep);
-}
-
-static int run_jobs(const struct options *opt, const struct config *cfg,
-		    struct jobs *js, struct report *rep)
-{
-	FILE *results = opt->results ? fopen(opt->results, "w") : NULL;
-	int i, running = 0, failed = 0;
-
-	if (opt->results && !results)
-		die("%s: cannot write", opt->results);
-	for (i = 0; i < js->nr; i++) {
-		struct job *j = &js->job[i];
-
-		snprintf(j->out, sizeof(j->out), "%s/out.%d", opt->workdir, i);
-		if (running == opt->jobs) {
-			reap(js);
-			running--;
-		}
-		fflush(stdout);
-		j->pid = fork();
-		if (j->pid < 0)
-			die("fork: %s", strerror(errno));
-		if (!j->pid) {
-			run_job(opt, cfg, j);
-			exit(0);
-		}
-		running++;
-	}
-	for (; running; running--)
-		reap(js);
-	for (i = 0; i < js->nr; i++) {
-		FILE *in = fopen(js->job[i].out, "r");
-
-		if (in) {
-			report_read(rep, in);
-			if (results) {
-				rewind(in);
-				copy_file(in, results);
-			}
-			fclose(in);
-			unlink(js->job[i].out);
-		}
-		failed += js->job[i].failed;
-	}
-	if (results && fclose(results))
-		die("%s: cannot write", opt->results);
-	return failed;
-}
-
-static const struct machine *find_machine(const struct config *cfg, const char *name)
-{
-	int i;
-
-	for (i = 0; i < cfg->nr_machine; i++) {
-		if (!strcmp(cfg->machine[i].name, name))
-			return &cfg->machine[i];
-	}
-	die("no machine %s", name);
-}
-
-static void suite_jobs(const struct options *opt, const struct config *cfg,
-		       struct jobs *js)
-{
-	bool found = false;
-	int i, m;
-	size_t e;
-
-	for (i = 0; i < cfg->nr_suite; i++) {
-		const struct suite *s = &cfg->suite[i];
-
-		if (strcmp(s->name, opt->suite))
-			continue;
-		found = true;
-		for (m = 0; m < cfg->nr_machine; m++) {
-			if (!list_has(s->machines, cfg->machine[m].name) ||
-			    !list_has(opt->machine, cfg->machine[m].name))
-				continue;
-			for (e = 0; e < ARRAY_SIZE(entries); e++) {
-				if (list_has(s->entries, entries[e]) &&
-				    list_has(opt->entry, entries[e]))
-					add_job(js, &cfg->machine[m], entries[e],
-						s->contexts, s->events, false);
-			}
-		}
-	}
-	if (!found)
-		die("no suite %s", opt->suite);
-}
-
-static void mutant_jobs(const struct options *opt, const struct config *cfg,
-			struct jobs *js)
-{
-	int m, i;
-
-	for (m = 0; m < cfg->nr_machine; m++) {
-		for (i = 0; i < cfg->nr_mutant; i++) {
-			if (list_has(opt->mutants, cfg->mutant[i].name) &&
-			    !strcmp(cfg->mutant[i].machine, cfg->machine[m].name))
-				break;
-		}
-		if (i < cfg->nr_mutant)
-			add_job(js, &cfg->machine[m], "latched", NULL, NULL, true);
-	}
-}
-
-static int remove_one(const char *path, const struct stat *st, int flag,
-		      struct FTW *ftw)
-{
-	(void)st;
-	(void)flag;
-	(void)ftw;
-	return remove(path);
-}
-
-/* Whatever a worker that died left behind goes, too. */
-static void remove_tree(const char *dir)
-{
-	nftw(dir, remove_one, 8, FTW_DEPTH | FTW_PHYS);
-}
-
-static void usage(void)
-{
-	puts("usage: inject --kernel BZIMAGE --vmlinux VMLINUX [options]\n"
-	     "\n"
-	     "  --init FILE       the guest's /init        (inject-init beside inject)\n"
-	     "  --cases FILE      the case table           (cases.cfg)\n"
-	     "  --module FILE     a module for the module-text context\n"
-	     "  --suite NAME      what to run: quick, full, ...           (quick)\n"
-	     "  --quick, --full   --suite quick, --suite full\n"
-	     "  --machine LIST    only these machines\n"
-	     "  --entry LIST      only classic or latched\n"
-	     "  --case CTX/EVENT  only this case (needs one --machine and one --entry)\n"
-	     "  --at BOUNDARY     only this boundary of --case\n"
-	     "  --mutants LIST    also run these mutants (* is all)\n"
-	     "  --trace           only print the NMI path of each context\n"
-	     "  --svg FILE        write the matrix of the first machine\n"
-	     "  --results FILE    also write the results for --render\n"
-	     "  --render FILE     run nothing, report what --results wrote\n"
-	     "  --jobs N          QEMUs at a time                (online CPUs)\n"
-	     "  --qemu PROGRAM    (qemu-system-x86_64)\n"
-	     "  --serial FILE     the guest's console, for debugging\n"
-	     "  --verbose         each step, to stderr\n"
-	     "\n"
-	     "KERNEL and VMLINUX in the environment stand for --kernel and --vmlinux.");
-}
-
-/* Each option sets one member: a string, a number or a flag. */
-enum kind { TEXT, NUMBER, FLAG };
-
-static const struct {
-	const char *name;
-	enum kind kind;
-	size_t member;
-} members[] = {
-	{ "kernel", TEXT, offsetof(struct options, kernel) },
-	{ "vmlinux", TEXT, offsetof(struct options, vmlinux) },
-	{ "init", TEXT, offsetof(struct options, init) },
-	{ "cases", TEXT, offsetof(struct options, cases) },
-	{ "module", TEXT, offsetof(struct options, module) },
-	{ "suite", TEXT, offsetof(struct options, suite) },
-	{ "machine", TEXT, offsetof(struct options, machine) },
-	{ "entry", TEXT, offsetof(struct options, entry) },
-	{ "case", TEXT, offsetof(struct options, only_case) },
-	{ "at", TEXT, offsetof(struct options, at) },
-	{ "mutants", TEXT, offsetof(struct options, mutants) },
-	{ "svg", TEXT, offsetof(struct options, svg) },
-	{ "results", TEXT, offsetof(struct options, results) },
-	{ "render", TEXT, offsetof(struct options, render) },
-	{ "qemu", TEXT, offsetof(struct options, qemu) },
-	{ "serial", TEXT, offsetof(struct options, serial) },
-	{ "jobs", NUMBER, offsetof(struct options, jobs) },
-	{ "trace", FLAG, offsetof(struct options, trace) },
-	{ "verbose", FLAG, offsetof(struct options, verbose) },
-	{ "help", FLAG, offsetof(struct options, help) },
-};
-
-static bool set_option(struct options *opt, const char *name, const char *val)
-{
-	size_t i;
-
-	if (!strcmp(name, "quick") || !strcmp(name, "full")) {
-		opt->suite = name;
-		return true;
-	}
-	for (i = 0; i < ARRAY_SIZE(members); i++) {
-		char *member = (char *)opt + members[i].member;
-
-		if (strcmp(members[i].name, name))
-			continue;
-		if (members[i].kind == TEXT)
-			*(const char **)member = val;
-		else if (members[i].kind == NUMBER)
-			*(int *)member = atoi(val);
-		else
-			*(bool *)member = true;
-		return true;
-	}
-	return false;
-}
-
-/* False if the command line makes no sense. */
-static bool parse_options(struct options *opt, int argc, char **argv)
-{
-	struct option longopts[ARRAY_SIZE(members) + 3] = {
-		{ "quick", no_argument, NULL, 0 },
-		{ "full", no_argument, NULL, 0 },
-	};
-	int c, index = 0;
-	size_t i;
-
-	for (i = 0; i < ARRAY_SIZE(members); i++) {
-		longopts[i + 2].name = members[i].name;
-		longopts[i + 2].has_arg = members[i].kind == FLAG ?
-					  no_argument : required_argument;
-	}
-	while ((c = getopt_long(argc, argv, "", longopts, &index)) != -1) {
-		if (c || !set_option(opt, longopts[index].name, optarg))
-			return false;
-	}
-	return optind == argc;
-}
+static const char doc[] =
+	"Put an NMI or a machine check on each instruction of the NMI path of a built "
+	"kernel and judge the outcome from outside the guest. KTAP goes to standard "
+	"output, progress to standard error."
+	"\v"
+	"A schedule is a context and events, each at the interrupted instruction or where "
+	"the guest comes to next:\n"
+	"\n"
+	"  CONTEXT EVENT[@SYMBOL[+0xOFFSET][#PASS]]...\n"
+	"\n"
+	"CONTEXT is kernel, user, module or another of the table. EVENT is nmi, mce (a "
+	"machine check that Linux survives) or iret (an IRET in place, as a fault in the "
+	"handler would end with). SYMBOL is the kernel's or /init's; the event is injected "
+	"before the instruction there is executed, when the guest comes to it for the "
+	"PASS-th time since the event before. For example, a second NMI in the machine "
+	"check that hit the first one's prologue:\n"
+	"\n"
+	"  --replay 'user nmi mce@__nmi_user_prologue_begin+0x3 nmi@do_machine_check'\n"
+	"\n"
+	"Exit status: 0 all is as declared, 1 something is not, 2 the run itself failed or "
+	"there was nothing to run.";
 
 /* A file beside this program. */
 static char *beside(const char *name)
@@ -389,58 +109,357 @@ static char *beside(const char *name)
 	return xstrdup(path);
 }
 
+static void need_file(const char *option, const char *path)
+{
+	if (!path)
+		die("%s is needed, see --help", option);
+	if (access(path, R_OK))
+		die("%s=%s: %s", option, path, strerror(errno));
+}
+
+static void list_names(const struct config *cfg)
+{
+	int i;
+
+	for (i = 0; i < cfg->nr_machine; i++)
+		printf("machine  %-18s %s\n", cfg->machine[i].name, cfg->machine[i].cpu);
+	for (i = 0; i < cfg->nr_context; i++)
+		printf("context  %-18s %s\n", cfg->context[i].name, cfg->context[i].at);
+	for (i = 0; i < cfg->nr_event; i++)
+		printf("event    %-18s %s\n", cfg->event[i].name,
+		       cfg->event[i].title ?: "");
+	for (i = 0; i < cfg->nr_mutant; i++)
+		printf("mutant   %s\n", cfg->mutant[i].name);
+	for (i = 0; i < cfg->nr_suite; i++) {
+		if (!i || strcmp(cfg->suite[i - 1].name, cfg->suite[i].name))
+			printf("suite    %s\n", cfg->suite[i].name);
+	}
+}
+
+static void suite_jobs(const struct options *opt, const struct config *cfg,
+		       struct jobs *js)
+{
+	int i, m;
+	size_t e;
+
+	for (i = 0; i < cfg->nr_suite; i++) {
+		const struct suite *s = &cfg->suite[i];
+
+		if (strcmp(s->name, opt->suite))
+			continue;
+		for (m = 0; m < cfg->nr_machine; m++) {
+			if (!list_has(s->machines, cfg->machine[m].name) ||
+			    !list_has(opt->machine, cfg->machine[m].name))
+				continue;
+			for (e = 0; e < ARRAY_SIZE(entries); e++) {
+				struct job *j;
+
+				if (!list_has(s->entries, entries[e]) ||
+				    !list_has(opt->entry, entries[e]))
+					continue;
+				j = jobs_add(js, &cfg->machine[m], entries[e]);
+				j->contexts = s->contexts;
+				j->wish.events = s->events;
+				j->wish.trace = opt->trace;
+			}
+		}
+	}
+}
+
+static bool suite_has(const struct config *cfg, const char *suite, const char *machine)
+{
+	int i;
+
+	for (i = 0; i < cfg->nr_suite; i++) {
+		if (!strcmp(cfg->suite[i].name, suite) &&
+		    list_has(cfg->suite[i].machines, machine))
+			return true;
+	}
+	return false;
+}
+
+static void mutant_jobs(const struct options *opt, const struct config *cfg,
+			struct jobs *js)
+{
+	int m, i;
+
+	for (m = 0; m < cfg->nr_machine; m++) {
+		for (i = 0; i < cfg->nr_mutant; i++) {
+			if (list_has(opt->mutants, cfg->mutant[i].name) &&
+			    !strcmp(cfg->mutant[i].machine, cfg->machine[m].name))
+				break;
+		}
+		if (i < cfg->nr_mutant)
+			jobs_add(js, &cfg->machine[m], "latched")->mutants = opt->mutants;
+	}
+}
+
+/* The machines and entries for --case and --replay, which take one if none is named. */
+static bool takes(const struct options *opt, const struct config *cfg, int m, int e)
+{
+	return list_has(opt->machine ?: cfg->machine[0].name, cfg->machine[m].name) &&
+	       list_has(opt->entry ?: "latched", entries[e]);
+}
+
+static void case_jobs(const struct options *opt, const struct config *cfg,
+		      struct jobs *js)
+{
+	char *context = xstrdup(opt->only_case), *event = strrchr(context, '/');
+	char *instance = NULL;
+	size_t e;
+	int m;
+
+	if (!event)
+		die("--case=%s: it is CONTEXT/EVENT", opt->only_case);
+	*event++ = 0;
+	if (strchr(context, '@')) {
+		instance = xstrdup(context);
+		context[strcspn(context, "@")] = 0;
+	}
+	cfg_check_list(cfg, "context", context, "--case");
+	cfg_check_list(cfg, "event", event, "--case");
+	for (m = 0; m < cfg->nr_machine; m++) {
+		for (e = 0; e < ARRAY_SIZE(entries); e++) {
+			struct job *j;
+
+			if (!takes(opt, cfg, m, e))
+				continue;
+			j = jobs_add(js, &cfg->machine[m], entries[e]);
+			j->contexts = context;
+			j->wish = (struct sweep_wish) {
+				.events = event, .instance = instance, .at = opt->at,
+				.trace = opt->trace,
+			};
+		}
+	}
+}
+
+static void schedule_jobs(const struct options *opt, const struct config *cfg,
+			  const char *line, struct jobs *js)
+{
+	size_t len = strcspn(line, " \t");
+	char *word = xasprintf("%.*s", (int)len, line);
+	const struct context *ctx = cfg_context(cfg, word);
+	struct event ev = { .name = xstrdup("replay"), .title = xstrdup(line) };
+	size_t e;
+	int m;
+
+	if (ctx)
+		line += len;
+	else
+		ctx = cfg_context(cfg, opt->context ?: "kernel");
+	cfg_schedule(&ev, line);
+	for (m = 0; m < cfg->nr_machine; m++) {
+		for (e = 0; e < ARRAY_SIZE(entries); e++) {
+			struct job *j;
+
+			if (!takes(opt, cfg, m, e))
+				continue;
+			j = jobs_add(js, &cfg->machine[m], entries[e]);
+			j->replay_context = ctx;
+			j->replay = ev;
+		}
+	}
+	free(word);
+}
+
+/* --replay names a file, or is a schedule. */
+static void replay_jobs(const struct options *opt, const struct config *cfg,
+			struct jobs *js)
+{
+	FILE *f = fopen(opt->replay, "r");
+	char line[2048], *begin;
+
+	if (!f) {
+		schedule_jobs(opt, cfg, opt->replay, js);
+		return;
+	}
+	while (fgets(line, sizeof(line), f)) {
+		line[strcspn(line, "\n")] = 0;
+		begin = line + strspn(line, " \t");
+		if (*begin && *begin != '#')
+			schedule_jobs(opt, cfg, begin, js);
+	}
+	fclose(f);
+}
+
+static void check_options(const struct options *opt, const struct config *cfg)
+{
+	cfg_check_list(cfg, "machine", opt->machine, "--machine");
+	cfg_check_list(cfg, "entry", opt->entry, "--entry");
+	cfg_check_list(cfg, "context", opt->context, "--context");
+	cfg_check_list(cfg, "mutant", opt->mutants, "--mutants");
+	if (strcmp(opt->suite, "none"))
+		cfg_check_list(cfg, "suite", opt->suite, "--suite");
+	if (opt->at && !opt->only_case)
+		die("--at goes with --case");
+}
+
+/* The directory that goes when this process does. */
+static char *workdir;
+static int workdir_owner;
+
+static void remove_workdir(void)
+{
+	if (workdir && getpid() == workdir_owner)
+		remove_tree(workdir);
+}
+
+static void interrupted(int sig)
+{
+	(void)sig;
+}
+
+/* An interrupted wait() ends the run by way of exit(). */
+static void make_workdir(void)
+{
+	const struct sigaction sa = { .sa_handler = interrupted };
+	const char *tmp = getenv("TMPDIR");
+
+	workdir = xasprintf("%s/inject.XXXXXX", tmp && *tmp ? tmp : "/tmp");
+	if (!mkdtemp(workdir))
+		die("%s: %s", workdir, strerror(errno));
+	workdir_owner = getpid();
+	atexit(remove_workdir);
+	sigaction(SIGINT, &sa, NULL);
+	sigaction(SIGTERM, &sa, NULL);
+	sigaction(SIGHUP, &sa, NULL);
+}
+
+/* Everything was skipped, or there was nothing: that is no success. */
+static bool ran_nothing(const struct results *all)
+{
+	int i;
+
+	for (i = 0; i < all->nr; i++) {
+		if (all->res[i].mutant || all->res[i].nr)
+			return false;
+	}
+	return true;
+}
+
+/* KTAP on standard output, and the picture if it is wanted. Returns what is not ok. */
+static int report(const struct options *opt, const struct config *cfg,
+		  const struct results *all)
+{
+	int bad;
+
+	if (opt->trace) {
+		ktap_paths(all, stdout);
+		return 0;
+	}
+	bad = ktap_write(all, cfg, stdout);
+	if (opt->svg)
+		svg_write(all, cfg, all->nr ? all->res[0].machine : "", opt->svg);
+	if (opt->html)
+		html_write(all, cfg, opt->html);
+	if (!ran_nothing(all))
+		return bad;
+	fflush(stdout);
+	if (opt->at)
+		die("no case was run: %s has no boundary %s", opt->only_case, opt->at);
+	die("no case was run%s%s", all->nr ? ": " : "", all->nr ? all->res[0].skip : "");
+}
+
+/*
+ * One machine after the other: the next is for what the ones before did not find, or
+ * do not have.
+ */
+static int mutate(const struct options *opt, const struct config *cfg)
+{
+	const struct mutate_wish wish = {
+		.names = opt->changes, .sample = opt->sample, .workers = opt->jobs,
+	};
+	struct results all = { 0 };
+	int m, w, failed = 0, bad;
+
+	for (m = 0; m < cfg->nr_machine; m++) {
+		struct results more = { 0 };
+		struct jobs js = { 0 };
+
+		if (!list_has(opt->machine, cfg->machine[m].name) ||
+		    !suite_has(cfg, "mutate", cfg->machine[m].name))
+			continue;
+		for (w = 0; w < opt->jobs; w++) {
+			struct job *j = jobs_add(&js, &cfg->machine[m], "latched");
+
+			j->mutate = wish;
+			j->mutate.worker = w;
+			j->mutate.before = &all;
+		}
+		failed += jobs_run(&js, opt->jobs, &opt->guest, cfg, &more, NULL);
+		results_merge(&all, &more);
+	}
+	bad = report(opt, cfg, &all);
+	return failed ? 2 : bad != 0;
+}
+
+static int render(const struct options *opt, const struct config *cfg)
+{
+	FILE *in = fopen(opt->render, "r");
+	struct results all = { 0 };
+
+	if (!in)
+		die("--render=%s: %s", opt->render, strerror(errno));
+	results_read(&all, in);
+	fclose(in);
+	return report(opt, cfg, &all) != 0;
+}
+
 int main(int argc, char **argv)
 {
 	struct options opt = {
-		.qemu = "qemu-system-x86_64",
-		.kernel = getenv("KERNEL"),
-		.vmlinux = getenv("VMLINUX"),
 		.suite = "quick",
+		.sample = 1,
 		.jobs = sysconf(_SC_NPROCESSORS_ONLN),
 	};
-	const char *tmp = getenv("TMPDIR");
-	struct report rep = { 0 };
+	struct results all = { 0 };
 	struct jobs js = { 0 };
 	struct config cfg;
-	char dir[200];
+	FILE *copy = NULL;
 	int failed, bad;
 
-	if (!parse_options(&opt, argc, argv) || opt.help ||
-	    (!opt.render && (!opt.kernel || !opt.vmlinux)) || opt.jobs < 1) {
-		usage();
-		return opt.help ? 0 : 2;
+	options_parse(options, ARRAY_SIZE(options), doc, &opt, argc, argv);
+	if (!opt.guest.init)
+		opt.guest.init = beside("inject-init");
+	cfg_load(&cfg, opt.machines ?: beside("machines"), opt.cases ?: beside("cases.cfg"));
+	if (opt.list) {
+		list_names(&cfg);
+		return 0;
 	}
-	if (!opt.init)
-		opt.init = beside("inject-init");
-	if (!opt.cases)
-		opt.cases = beside("cases.cfg");
-	cfg_load(&cfg, opt.cases);
 	if (opt.render)
 		return render(&opt, &cfg);
+	check_options(&opt, &cfg);
 
-	snprintf(dir, sizeof(dir), "%s/inject.XXXXXX", tmp ? tmp : "/tmp");
-	if (!mkdtemp(dir))
-		die("%s: %s", dir, strerror(errno));
-	opt.workdir = dir;
-
-	if (opt.only_case) {
-		char *ctx = xstrdup(opt.only_case), *ev = strrchr(ctx, '/');
-
-		if (!ev || !opt.machine || !opt.entry)
-			die("--case CTX/EVENT goes with --machine and --entry");
-		*ev++ = 0;
-		if (strchr(ctx, '@'))
-			opt.instance = xstrdup(ctx);
-		ctx[strcspn(ctx, "@")] = 0;
-		add_job(&js, find_machine(&cfg, opt.machine), opt.entry, ctx, ev, false);
-	} else if (!opt.mutants || strcmp(opt.suite, "none")) {
+	if (opt.only_case)
+		case_jobs(&opt, &cfg, &js);
+	else if (opt.replay)
+		replay_jobs(&opt, &cfg, &js);
+	else if (strcmp(opt.suite, "none") && !opt.mutate)
 		suite_jobs(&opt, &cfg, &js);
-	}
 	if (opt.mutants)
 		mutant_jobs(&opt, &cfg, &js);
+	if (!js.nr && !opt.mutate)
+		die("there is nothing to run");
+	if (opt.dry_run)
+		return 0;
 
-	failed = run_jobs(&opt, &cfg, &js, &rep);
-	remove_tree(dir);
-	bad = !tell(&opt, &cfg, &rep);
-	return failed ? 2 : bad;
+	need_file("--kernel", opt.guest.kernel);
+	need_file("--vmlinux", opt.guest.vmlinux);
+	need_file("--initrd", opt.guest.initrd);
+	need_file("--init", opt.guest.init);
+	make_workdir();
+	opt.guest.workdir = workdir;
+	if (opt.mutate)
+		return mutate(&opt, &cfg);
+	if (opt.results) {
+		copy = fopen(opt.results, "w");
+		if (!copy)
+			die("--results=%s: %s", opt.results, strerror(errno));
+	}
+	failed = jobs_run(&js, opt.jobs, &opt.guest, &cfg, &all, copy);
+	if (copy && fclose(copy))
+		die("--results=%s: cannot write", opt.results);
+	bad = report(&opt, &cfg, &all);
+	return failed ? 2 : bad != 0;
 }

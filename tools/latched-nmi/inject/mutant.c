@@ -4,8 +4,8 @@
  * range of it for the instruction that it is about.
  *
  * A patch line is an operation and its arguments. BEGIN and END bound the
- * range: symbol[+-offset], END also "." for the end of the symbol BEGIN. N is
- * the number of the match to change, or * for all of them.
+ * range: symbol[+-offset], or end:symbol. N is the number of the match to change,
+ * or * for all of them.
  *
  *   nop-jump BEGIN END TARGET N	no jump or call to TARGET
  *   force-jump BEGIN END TARGET N	a conditional jump to TARGET always jumps
@@ -17,19 +17,22 @@
  *   imm BEGIN END OLD N NEW		another 32-bit immediate
  *   nop-bytes BEGIN END HEX N		no such instruction; ?? is any byte
  *   ret SYMBOL				the function returns at once
- *   clear-latch-late			the latch is cleared after the handlers
  *   expect ADDRESS HEX			no change: fail if other bytes are there
  */
-#include <ctype.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "inject.h"
+#include "context.h"
+#include "mutant.h"
+#include "progress.h"
+#include "result.h"
+#include "sweep.h"
 
 #define MAX_RANGE	8192
 
 struct scan {
-	const struct symtab *sym;
+	struct guest *guest;
 	const char *mutant;
 	const char *op;
 	u64 begin;
@@ -37,8 +40,6 @@ struct scan {
 	u8 text[MAX_RANGE];
 	struct patch *out;
 	int nr, max;
-	mutant_read_t read;
-	void *arg;
 };
 
 static void __attribute__((noreturn)) fail(struct scan *s, const char *what)
@@ -48,13 +49,17 @@ static void __attribute__((noreturn)) fail(struct scan *s, const char *what)
 
 static u64 addr_of(struct scan *s, const char *name)
 {
-	const char *minus = strchr(name, '-');
-	char base[128];
+	return sym_addr(s->guest->ksym, name);
+}
 
-	if (!minus)
-		return sym_addr(s->sym, name);
-	snprintf(base, sizeof(base), "%.*s", (int)(minus - name), name);
-	return sym_addr(s->sym, base) - strtoull(minus + 1, NULL, 0);
+static void read_text(struct scan *s)
+{
+	size_t at, n;
+
+	for (at = 0; at < s->len; at += n) {
+		n = s->len - at > 1024 ? 1024 : s->len - at;
+		gdb_read(&s->guest->vm.gdb, kernel_phys(s->begin + at), s->text + at, n);
+	}
 }
 
 static void open_range(struct scan *s, const char *begin, const char *end)
@@ -62,11 +67,11 @@ static void open_range(struct scan *s, const char *begin, const char *end)
 	u64 e;
 
 	s->begin = addr_of(s, begin);
-	e = strcmp(end, ".") ? addr_of(s, end) : s->begin + sym_size(s->sym, begin);
+	e = addr_of(s, end);
 	if (e <= s->begin || e - s->begin > MAX_RANGE)
 		fail(s, "bad range");
 	s->len = e - s->begin;
-	s->read(s->arg, s->begin, s->text, s->len);
+	read_text(s);
 }
 
 static struct patch *add(struct scan *s, size_t off, size_t len)
@@ -239,62 +244,15 @@ static void do_expect(struct scan *s, const char *addr, const char *hex)
 {
 	s->begin = addr_of(s, addr);
 	s->len = strlen(hex) / 2;
-	s->read(s->arg, s->begin, s->text, s->len);
+	read_text(s);
 	if (!match_hex(s, 0, hex))
 		fail(s, "other bytes are there");
 }
 
-/*
- * latched_nmi_handler calls the dispatcher by way of a few instructions put
- * over the classic NMI entry, which the latched entry does not use:
- *	call exc_nmi_latched; movl $0, latch; ret
- * The epilogue's own comparison tells how far the latch is from the frame.
- */
-static void do_clear_latch_late(struct scan *s)
+/* What @mu changes in the running text; die if a pattern is not there. */
+static int patches(struct guest *g, const struct mutant *mu, struct patch *out, int max)
 {
-	static const char * const cmp = "83bc24????????00";
-	u64 cave = addr_of(s, "asm_exc_nmi"), fn = addr_of(s, "exc_nmi_latched"), to;
-	/* Of the frame above pt_regs' RIP, in the cave: return address, RIP. */
-	const int32_t regs_ip = 0x80;
-	int32_t disp, rel;
-	struct patch *p;
-	size_t off, len;
-
-	open_range(s, "__nmi_epilogue_begin", "__nmi_epilogue_end");
-	if (!match_hex(s, 0, cmp))
-		fail(s, "the epilogue does not begin with the latch test");
-	memcpy(&disp, s->text + 3, 4);
-	disp += 8 + regs_ip;
-
-	open_range(s, "latched_nmi_handler", "__nmi_epilogue_begin");
-	for (off = 0; off < s->len; off++) {
-		len = jump_at(s, off, &to);
-		if (len == 5 && to == fn)
-			break;
-	}
-	if (off == s->len)
-		fail(s, "no call of the dispatcher");
-	move_jump(s, off, len, cave);
-
-	s->begin = cave;
-	p = add(s, 0, 16);
-	p->new[0] = 0xe8;
-	rel = fn - (cave + 5);
-	memcpy(p->new + 1, &rel, 4);
-	memcpy(p->new + 5, "\xc7\x84\x24", 3);
-	memcpy(p->new + 8, &disp, 4);
-	memset(p->new + 12, 0, 4);
-	s->begin = cave + 16;
-	add(s, 0, 1)->new[0] = 0xc3;
-}
-
-int mutant_patches(const struct symtab *sym, const struct mutant *mu,
-		   mutant_read_t read, void *arg, struct patch *out, int max)
-{
-	struct scan s = {
-		.sym = sym, .mutant = mu->name, .out = out, .max = max,
-		.read = read, .arg = arg,
-	};
+	struct scan s = { .guest = g, .mutant = mu->name, .out = out, .max = max };
 	int i;
 
 	for (i = 0; i < mu->nr; i++) {
@@ -325,8 +283,6 @@ int mutant_patches(const struct symtab *sym, const struct mutant *mu,
 			do_bytes(&s, a, n);
 		else if (!strcmp(a[0], "expect") && nr == 3)
 			do_expect(&s, a[1], a[2]);
-		else if (!strcmp(a[0], "clear-latch-late") && nr == 1)
-			do_clear_latch_late(&s);
 		else if (!strcmp(a[0], "ret") && nr == 2) {
 			s.begin = addr_of(&s, a[1]);
 			add(&s, 0, 1)->new[0] = 0xc3;
@@ -335,4 +291,47 @@ int mutant_patches(const struct symtab *sym, const struct mutant *mu,
 		}
 	}
 	return s.nr;
+}
+
+/* All cases of @mu up to the first that fails. */
+static int run_cases(struct guest *g, const struct mutant *mu, char *first, size_t len)
+{
+	int c, e, cases = 0;
+
+	for (c = 0; c < g->cfg->nr_context; c++) {
+		const struct context *ctx = &g->cfg->context[c];
+
+		for (e = 0; e < g->cfg->nr_event; e++) {
+			const struct event *ev = &g->cfg->event[e];
+			char name[200];
+
+			snprintf(name, sizeof(name), "%s/%s", ctx->name, ev->name);
+			if (list_has(mu->cases, name))
+				cases += sweep_first(g, ctx, ev, first, len);
+			if (first[0])
+				return cases;
+		}
+	}
+	return cases;
+}
+
+void mutant_run(struct guest *g, const struct mutant *mu, FILE *out)
+{
+	struct patch patch[32];
+	char first[600] = "";
+	int cases;
+
+	context_leave(g);
+	vm_loadvm(&g->vm, "boot");
+	g->nr_patch = patches(g, mu, patch, ARRAY_SIZE(patch));
+	g->patch = patch;
+
+	cases = run_cases(g, mu, first, sizeof(first));
+	write_mutant(out, g, mu->name, cases, first);
+	fflush(out);
+	progress(1, "mutant %s: %s", mu->name, first[0] ? "found" : "not found");
+
+	g->nr_patch = 0;
+	context_leave(g);
+	vm_loadvm(&g->vm, "boot");
 }

@@ -1,14 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * ELF symbols and text, by libelf.
+ * ELF symbols, by libelf.
  */
 #include <fcntl.h>
 #include <gelf.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-#include "inject.h"
+#include "sym.h"
 
 struct sym {
 	u64 addr;
@@ -87,43 +88,38 @@ struct symtab *sym_load(const char *path)
 	return t;
 }
 
-bool sym_find(const struct symtab *t, const char *name, u64 *addr)
+static const struct sym *named(const struct symtab *t, const char *name, size_t len)
 {
 	int i;
 
 	for (i = 0; i < t->nr; i++) {
-		if (!strcmp(t->sym[i].name, name)) {
-			*addr = t->sym[i].addr;
-			return true;
-		}
+		if (!strncmp(t->sym[i].name, name, len) && !t->sym[i].name[len])
+			return &t->sym[i];
 	}
-	return false;
+	return NULL;
 }
 
-u64 sym_size(const struct symtab *t, const char *name)
+bool sym_find(const struct symtab *t, const char *where, u64 *addr)
 {
-	int i;
+	bool end = !strncmp(where, "end:", 4);
+	const char *name = end ? where + 4 : where;
+	size_t len = strcspn(name, "+-");
+	const struct sym *s = named(t, name, len);
 
-	for (i = 0; i < t->nr; i++) {
-		if (!strcmp(t->sym[i].name, name))
-			return t->sym[i].size;
-	}
-	return 0;
+	if (!s)
+		return false;
+	*addr = s->addr + (end ? s->size : 0);
+	if (name[len])
+		*addr += strtoll(name + len, NULL, 0);
+	return true;
 }
 
-/* @name may carry "+0xoffset". */
-u64 sym_addr(const struct symtab *t, const char *name)
+u64 sym_addr(const struct symtab *t, const char *where)
 {
-	char base[256];
-	const char *plus = strchr(name, '+');
-	size_t len = plus ? (size_t)(plus - name) : strlen(name);
 	u64 addr;
 
-	snprintf(base, sizeof(base), "%.*s", (int)len, name);
-	if (!sym_find(t, base, &addr))
-		die("%s: no symbol %s", t->path, base);
-	if (plus)
-		addr += strtoull(plus + 1, NULL, 0);
+	if (!sym_find(t, where, &addr))
+		die("%s: no symbol %s", t->path, where);
 	return addr;
 }
 

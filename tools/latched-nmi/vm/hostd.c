@@ -19,25 +19,23 @@
  * What has been injected is told on standard output too, for the case that the
  * guest is in no state to read the answer.
  */
-#define _GNU_SOURCE
-#include <errno.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdarg.h>
-#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
-#include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
+
+#include "qmp.h"
 
 #define MAX_COUNT	100000
 #define MAX_RATE	5000
 #define MAX_SECS	600
 
-static int qmp, guest, cpus, vcpu_thread;
+static struct qmp qmp;
+static int guest, cpus, vcpu_thread;
 static const char *mce_command;
 static unsigned long nmis, mces;
 
@@ -48,26 +46,6 @@ static void end(const char *why)
 {
 	printf("hostd: %s after %lu NMIs, %lu machine checks\n", why, nmis, mces);
 	exit(0);
-}
-
-static int open_socket(const char *path)
-{
-	struct sockaddr_un addr = { .sun_family = AF_UNIX };
-	int fd = socket(AF_UNIX, SOCK_STREAM, 0);
-	int tries;
-
-	if (strlen(path) >= sizeof(addr.sun_path)) {
-		fprintf(stderr, "hostd: path too long for a socket: %s\n", path);
-		exit(2);
-	}
-	strcpy(addr.sun_path, path);
-	for (tries = 0; tries < 100; tries++) {
-		if (!connect(fd, (struct sockaddr *)&addr, sizeof(addr)))
-			return fd;
-		usleep(50000);
-	}
-	fprintf(stderr, "hostd: %s: %s\n", path, strerror(errno));
-	exit(2);
 }
 
 /* One line from @fd without its end; false at the end of file. */
@@ -87,32 +65,32 @@ static bool read_line(int fd, char *line, size_t size)
 	return false;
 }
 
-/* Carries out a QMP command and waits for its result; events are skipped. */
-static void command(const char *format, ...)
+static void event(const char *name)
 {
-	const char *thread;
-	char line[4096];
-	va_list args;
-	int n;
+	if (!strcmp(name, "SHUTDOWN") || !strcmp(name, "RESET"))
+		end("the guest went down");
+}
 
-	va_start(args, format);
-	n = vsnprintf(line, sizeof(line), format, args);
-	va_end(args);
-	if (write(qmp, line, n) != n)
+/* What @result is, if the command was carried out; a guest that is gone is the end. */
+static bool done(const void *result)
+{
+	if (!result && !strcmp(qmp.error, "QEMU went away"))
 		end("the guest is gone");
+	if (!result)
+		printf("hostd: QEMU: %s\n", qmp.error);
+	return result;
+}
 
-	do {
-		if (!read_line(qmp, line, sizeof(line)))
-			end("the guest is gone");
-		if (strstr(line, "\"SHUTDOWN\"") || strstr(line, "\"RESET\""))
-			end("the guest went down");
-	} while (strstr(line, "\"event\"") || strstr(line, "\"QMP\""));
+/* With single-threaded TCG all CPUs are one thread. */
+static int find_vcpu_thread(void)
+{
+	json_t *cpus = qmp_execute(&qmp, "query-cpus-fast", NULL);
+	int thread = 0;
 
-	thread = strstr(line, "\"thread-id\": ");
-	if (thread)
-		vcpu_thread = atoi(thread + strlen("\"thread-id\": "));
-	if (strstr(line, "\"error\""))
-		printf("hostd: QEMU: %s\n", line);
+	if (done(cpus))
+		json_unpack(cpus, "[{s:i}]", "thread-id", &thread);
+	json_decref(cpus);
+	return thread;
 }
 
 /* CPU time of the thread that runs the guest's CPUs, in seconds; 0 if not known. */
@@ -142,16 +120,23 @@ static double now(void)
 
 static void nmi(void)
 {
-	command("{\"execute\":\"inject-nmi\"}\n");
+	json_t *result = qmp_execute(&qmp, "inject-nmi", NULL);
+
+	done(result);
+	json_decref(result);
 	nmis++;
 }
 
 static void mce(void)
 {
 	const char *cpu = strchr(mce_command, '#');
+	char *command = xasprintf("%.*s%ld%s", (int)(cpu - mce_command), mce_command,
+				  random() % cpus, cpu + 1);
+	char *text = qmp_human(&qmp, command);
 
-	command("{\"execute\":\"human-monitor-command\",\"arguments\":{\"command-line\":\"%.*s%ld%s\"}}\n",
-		(int)(cpu - mce_command), mce_command, random() % cpus, cpu + 1);
+	done(text);
+	free(command);
+	free(text);
 	mces++;
 	mce_time = now();
 	mce_guest_time = guest_time();
@@ -260,10 +245,10 @@ int main(int argc, char **argv)
 	srandom(time(NULL));
 	srand48(time(NULL));
 
-	qmp = open_socket(argv[1]);
-	guest = open_socket(argv[2]);
-	command("{\"execute\":\"qmp_capabilities\"}\n");
-	command("{\"execute\":\"query-cpus-fast\"}\n");
+	qmp.event = event;
+	qmp_open(&qmp, argv[1], 0);
+	guest = sock_connect(argv[2], 0);
+	vcpu_thread = find_vcpu_thread();
 	while (read_line(guest, line, sizeof(line))) {
 		if (line[0])
 			serve(line);

@@ -1,0 +1,156 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * The work, distributed over QEMUs.
+ */
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "jobs.h"
+#include "progress.h"
+
+struct job *jobs_add(struct jobs *js, const struct machine *m, const char *entry)
+{
+	struct job *j;
+
+	js->job = xrealloc(js->job, (js->nr + 1) * sizeof(*js->job));
+	j = &js->job[js->nr++];
+	memset(j, 0, sizeof(*j));
+	j->machine = m;
+	j->entry = entry;
+	return j;
+}
+
+static bool job_has_mutant(const struct job *j, const struct mutant *mu)
+{
+	return j->mutants && list_has(j->mutants, mu->name) &&
+	       !strcmp(mu->machine, j->machine->name);
+}
+
+/* How many cases the job is, as the progress line counts them. */
+static int job_cases(const struct job *j, const struct config *cfg)
+{
+	int i, n = j->replay_context ? 1 : 0;
+
+	for (i = 0; i < cfg->nr_context && j->contexts; i++) {
+		if (list_has(j->contexts, cfg->context[i].name))
+			n += sweep_count(cfg, j->entry, &j->wish);
+	}
+	for (i = 0; i < cfg->nr_mutant; i++)
+		n += job_has_mutant(j, &cfg->mutant[i]);
+	return n;
+}
+
+static void job_run(const struct job *j, const struct guest_config *opt,
+		    const struct config *cfg)
+{
+	struct guest *g = guest_boot(opt, cfg, j->machine, j->entry);
+	FILE *out = fopen(j->out, "w");
+	int i;
+
+	if (!out)
+		die("%s: cannot write", j->out);
+	write_kernel(out, g);
+	for (i = 0; i < cfg->nr_context && j->contexts; i++) {
+		if (list_has(j->contexts, cfg->context[i].name))
+			sweep_context(g, &cfg->context[i], &j->wish, out);
+	}
+	for (i = 0; i < cfg->nr_mutant; i++) {
+		if (job_has_mutant(j, &cfg->mutant[i]))
+			mutant_run(g, &cfg->mutant[i], out);
+	}
+	if (j->replay_context)
+		sweep_event(g, j->replay_context, &j->replay, out);
+	if (j->mutate.workers)
+		mutate_run(g, &j->mutate, out);
+	if (fclose(out))
+		die("%s: cannot write", j->out);
+	guest_end(g);
+}
+
+static void job_start(struct job *j, const struct guest_config *opt,
+		      const struct config *cfg)
+{
+	int parent = getpid();
+
+	fflush(stdout);
+	j->pid = fork();
+	if (j->pid < 0)
+		die("fork: %s", strerror(errno));
+	if (j->pid)
+		return;
+	signal(SIGINT, SIG_DFL);
+	signal(SIGTERM, SIG_DFL);
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	if (getppid() != parent)
+		exit(2);
+	job_run(j, opt, cfg);
+	exit(0);
+}
+
+/* Wait for one of the workers. */
+static void reap(struct jobs *js)
+{
+	int i, st, pid = wait(&st);
+
+	if (pid < 0)
+		die("interrupted");
+	for (i = 0; i < js->nr; i++) {
+		if (js->job[i].pid != pid)
+			continue;
+		js->job[i].pid = 0;
+		js->job[i].failed = st != 0;
+		if (st)
+			fprintf(stderr, "# %s/%s: the worker failed\n",
+				js->job[i].entry, js->job[i].machine->name);
+	}
+}
+
+static void copy_file(FILE *in, FILE *out)
+{
+	char buf[4096];
+	size_t n;
+
+	while ((n = fread(buf, 1, sizeof(buf), in)))
+		fwrite(buf, 1, n, out);
+}
+
+int jobs_run(struct jobs *js, int parallel, const struct guest_config *opt,
+	     const struct config *cfg, struct results *all, FILE *copy)
+{
+	int i, running = 0, failed = 0, cases = 0;
+
+	for (i = 0; i < js->nr; i++)
+		cases += job_cases(&js->job[i], cfg);
+	progress_init(cases);
+	for (i = 0; i < js->nr; i++) {
+		js->job[i].out = xasprintf("%s/out.%d", opt->workdir, i);
+		if (running == parallel) {
+			reap(js);
+			running--;
+		}
+		job_start(&js->job[i], opt, cfg);
+		running++;
+	}
+	for (; running; running--)
+		reap(js);
+	for (i = 0; i < js->nr; i++) {
+		FILE *in = fopen(js->job[i].out, "r");
+
+		if (in) {
+			results_read(all, in);
+			if (copy) {
+				rewind(in);
+				copy_file(in, copy);
+			}
+			fclose(in);
+		}
+		failed += js->job[i].failed;
+	}
+	return failed;
+}

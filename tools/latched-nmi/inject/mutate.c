@@ -1,0 +1,230 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Is every instruction of the entry needed? Each one is dropped, each conditional
+ * jump inverted, each immediate made greater by one, and a case has to notice.
+ */
+#include <capstone/capstone.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "context.h"
+#include "mutate.h"
+#include "progress.h"
+#include "result.h"
+#include "sweep.h"
+
+#define MAX_CHANGES	1024
+#define NOP		0x90
+
+struct change {
+	struct patch patch;
+	char name[200];
+	/* What the instruction was. */
+	char text[200];
+};
+
+struct changes {
+	struct change *c;
+	int nr;
+};
+
+static struct change *add(struct guest *g, struct changes *all, const cs_insn *insn,
+			  const char *what)
+{
+	struct change *c;
+	char label[160];
+
+	if (all->nr == MAX_CHANGES)
+		die("more than %d changes", MAX_CHANGES);
+	c = &all->c[all->nr++];
+	label_of(g, insn->address, label, sizeof(label));
+	snprintf(c->name, sizeof(c->name), "%s:%s", label, what);
+	snprintf(c->text, sizeof(c->text), "%s%s%s", insn->mnemonic,
+		 insn->op_str[0] ? " " : "", insn->op_str);
+	c->patch.addr = insn->address;
+	c->patch.len = insn->size;
+	memcpy(c->patch.new, insn->bytes, insn->size);
+	return c;
+}
+
+static bool is_conditional(const cs_insn *insn)
+{
+	return (insn->bytes[0] & 0xf0) == 0x70 ||
+	       (insn->bytes[0] == 0x0f && (insn->bytes[1] & 0xf0) == 0x80);
+}
+
+static bool is_branch(const cs_insn *insn)
+{
+	return is_conditional(insn) || insn->bytes[0] == 0xe8 ||
+	       insn->bytes[0] == 0xe9 || insn->bytes[0] == 0xeb;
+}
+
+/* Nothing that an NMI runs: it is there to be a fault, or to fill. */
+static bool is_filler(const cs_insn *insn)
+{
+	return insn->id == X86_INS_NOP || insn->id == X86_INS_INT3 ||
+	       insn->id == X86_INS_UD2;
+}
+
+static void changes_of(struct guest *g, struct changes *all, const cs_insn *insn)
+{
+	const cs_x86 *x = &insn->detail->x86;
+	struct change *c;
+	int at;
+
+	if (is_filler(insn))
+		return;
+	c = add(g, all, insn, "drop");
+	memset(c->patch.new, NOP, insn->size);
+	if (is_conditional(insn)) {
+		c = add(g, all, insn, "invert");
+		c->patch.new[insn->bytes[0] == 0x0f] ^= 1;
+		return;
+	}
+	at = x->encoding.imm_offset;
+	if (at && x->encoding.imm_size && !is_branch(insn)) {
+		c = add(g, all, insn, "off-by-one");
+		c->patch.new[at]++;
+	}
+	/* A neighbouring slot of the stack. */
+	at = x->encoding.disp_offset;
+	if (at && x->encoding.disp_size) {
+		c = add(g, all, insn, "displaced");
+		c->patch.new[at] += 8;
+	}
+}
+
+static void decode_range(struct guest *g, struct changes *all, u64 begin, u64 end)
+{
+	u64 len = end - begin, at, n;
+	u8 *text = xalloc(len);
+	cs_insn *insn;
+	size_t i, nr;
+	csh handle;
+
+	for (at = 0; at < len; at += n) {
+		n = len - at > 1024 ? 1024 : len - at;
+		gdb_read(&g->vm.gdb, kernel_phys(begin + at), text + at, n);
+	}
+	if (cs_open(CS_ARCH_X86, CS_MODE_64, &handle) != CS_ERR_OK)
+		die("capstone does not start");
+	cs_option(handle, CS_OPT_DETAIL, CS_OPT_ON);
+	/* ENDBR64 is data to some versions. */
+	cs_option(handle, CS_OPT_SKIPDATA, CS_OPT_ON);
+	nr = cs_disasm(handle, text, len, begin, 0, &insn);
+	for (i = 0; i < nr; i++) {
+		if (insn[i].id)
+			changes_of(g, all, &insn[i]);
+	}
+	cs_free(insn, nr);
+	cs_close(&handle);
+	free(text);
+}
+
+static void find_changes(struct guest *g, struct changes *all)
+{
+	int i, zones = 0;
+
+	all->c = xalloc(MAX_CHANGES * sizeof(*all->c));
+	for (i = 0; i < g->cfg->nr_zone; i++) {
+		const struct zone *z = &g->cfg->zone[i];
+
+		if (strcmp(z->name, "stub") || strcmp(z->entry, g->entry))
+			continue;
+		decode_range(g, all, sym_addr(g->ksym, z->begin),
+			     sym_addr(g->ksym, z->end));
+		zones++;
+	}
+	if (!zones)
+		die("the table has no zone stub for %s", g->entry);
+}
+
+/* The suite "mutate": its events in the table's order, each in all of its contexts. */
+static int run_suite(struct guest *g, char *first, size_t len)
+{
+	int s, e, c, cases = 0;
+
+	for (s = 0; s < g->cfg->nr_suite; s++) {
+		const struct suite *suite = &g->cfg->suite[s];
+
+		if (strcmp(suite->name, "mutate") ||
+		    !list_has(suite->machines, g->machine->name))
+			continue;
+		for (e = 0; e < g->cfg->nr_event; e++) {
+			for (c = 0; c < g->cfg->nr_context; c++) {
+				if (!list_has(suite->events, g->cfg->event[e].name) ||
+				    !list_has(suite->contexts, g->cfg->context[c].name))
+					continue;
+				cases += sweep_first(g, &g->cfg->context[c],
+						     &g->cfg->event[e], first, len);
+				if (first[0])
+					return cases;
+			}
+		}
+	}
+	return cases;
+}
+
+/* Why nothing can notice this change, if the table says so. */
+static const char *equivalent(const struct guest *g, const struct change *c)
+{
+	int i;
+
+	for (i = 0; i < g->cfg->nr_equivalent; i++) {
+		const struct equivalent *eq = &g->cfg->equivalent[i];
+
+		if (!strcmp(eq->name, strrchr(c->name, ':') + 1) &&
+		    !strncmp(eq->insn, c->text, strlen(eq->insn)))
+			return eq->why;
+	}
+	return NULL;
+}
+
+/* Was it found before, on another machine? */
+static bool found_before(const struct mutate_wish *wish, const struct change *c)
+{
+	const struct result *r = results_change(wish->before, c->name, c->text);
+
+	return r && r->first[0];
+}
+
+/* Is change number @i one of this worker's? */
+static bool is_ours(const struct mutate_wish *wish, const struct changes *all, int i)
+{
+	const struct change *c = &all->c[i];
+
+	if (i % wish->workers != wish->worker || found_before(wish, c))
+		return false;
+	if (wish->names)
+		return list_has(wish->names, c->name);
+	return !(i / wish->workers % wish->sample);
+}
+
+void mutate_run(struct guest *g, const struct mutate_wish *wish, FILE *out)
+{
+	struct changes all = { 0 };
+	int i, n = 0;
+
+	find_changes(g, &all);
+	for (i = 0; i < all.nr; i++)
+		n += is_ours(wish, &all, i);
+	progress_more(n);
+	for (i = 0; i < all.nr; i++) {
+		const struct change *c = &all.c[i];
+		const char *why = equivalent(g, c);
+		char first[600] = "";
+		int cases;
+
+		if (!is_ours(wish, &all, i))
+			continue;
+		g->patch = &c->patch;
+		g->nr_patch = 1;
+		cases = run_suite(g, first, sizeof(first));
+		g->nr_patch = 0;
+		write_change(out, g, c->name, cases, c->text, why ?: "", first);
+		fflush(out);
+		progress(1, "%s/%s (%s): %s", g->machine->name, c->name, c->text,
+			 first[0] ? "found" : why ? "equivalent" : "not found");
+	}
+	free(all.c);
+}
