@@ -134,6 +134,10 @@
  *     the thread stack, and move the frame as in L12 (H6). Doing it twice does
  *     no harm: the frame is copied to itself. RIP tells an #MC in the middle
  *     of it what is going on.
+ * L14 If user code loads SS from a watched address, the #DB is held back, and
+ *     may come after the delivery of an NMI, before its first instruction. The
+ *     #DB entry drops it then: there is nobody to whom it could be reported,
+ *     and its IRET would cost the NMI its frame.
  */
 #include <linux/linkage.h>
 #include <linux/objtool.h>
@@ -157,6 +161,7 @@
 /* From the frame at the top of one exception stack to that of another. */
 #define MCE_TO_REAL	(-2 * LATCHED_NMI_ESTACK)
 #define REAL_TO_MCE	(2 * LATCHED_NMI_ESTACK)
+#define DB_TO_REAL	(-LATCHED_NMI_ESTACK)
 #define DB_TO_PARKED	(-2 * LATCHED_NMI_ESTACK)
 
 /* From the LATCHED frame, and from the pt_regs that it is part of. */
@@ -373,12 +378,14 @@ SYM_CODE_START(asm_exc_debug_latched)
 	ENDBR
 	testl	$LATCHED_NMI_FAR, HWFRAME_RIP(%rsp)
 	jnz	asm_exc_debug
+	testb	$3, HWFRAME_CS(%rsp)
+	jnz	asm_exc_debug
+	cmpq	$asm_exc_nmi_latched, HWFRAME_RIP(%rsp)
+	je	.Ldrop_debug
 	cmpq	$__nmi_user_prologue_rdx, HWFRAME_RIP(%rsp)
 	jb	asm_exc_debug
 	cmpq	$__nmi_user_prologue_end, HWFRAME_RIP(%rsp)
 	jae	asm_exc_debug
-	testb	$3, HWFRAME_CS(%rsp)
-	jnz	asm_exc_debug
 
 	.irp	word, 0, 1, 2, 3, 4, 5
 	pushq	\word*8(%rdx)
@@ -386,6 +393,11 @@ SYM_CODE_START(asm_exc_debug_latched)
 	.endr
 	leaq	(DB_TO_PARKED + LATCHED_NMI_DX)(%rsp), %rdx
 	jmp	asm_exc_debug
+
+.Ldrop_debug:
+	UNWIND_HINT_IRET_REGS
+	addq	$DB_TO_REAL, %rsp
+	jmp	asm_exc_nmi_latched
 SYM_INNER_LABEL(__debug_latched_end, SYM_L_GLOBAL)
 	ANNOTATE_NOENDBR
 	int3

@@ -2,7 +2,7 @@
 /*
  * Latched NMI entry: #MC fix-up, set-up, self-check, counters.
  *
- * The protocol and its facts L1 ... L13 are in the header of
+ * The protocol and its facts L1 ... L14 are in the header of
  * arch/x86/entry/entry_64_latched_nmi.S; only the numbers are cited here.
  */
 #define pr_fmt(fmt) "x86/nmi: " fmt
@@ -110,18 +110,19 @@ latched_nmi_park(const struct latched_nmi_context *real)
 }
 
 /*
- * In the prologue, up to where the LATCHED frame is complete: take the decision
+ * In the prologue at @ip, up to where the LATCHED frame is complete: take the decision
  * again from its start (L5), and go on where it leads. Never back into this
  * part, since the REAL frame may be gone by then.
  */
 static __always_inline void latched_nmi_fixup_prologue(const struct pt_regs *regs,
+						       unsigned long ip,
 						       struct latched_nmi_context *to)
 {
 	struct latched_nmi_top *top = latched_nmi_top_of(NMI);
 	struct latched_nmi_context *real = &top->frame;
 	struct latched_nmi_context *latched = latched_nmi_latched_frame(top);
 	struct latched_nmi_state *state = &top->state;
-	bool first = regs->ip >= (unsigned long)__nmi_prologue_decided &&
+	bool first = ip >= (unsigned long)__nmi_prologue_decided &&
 		     !(regs->flags & X86_EFLAGS_CF);
 
 	to->ip = (unsigned long)latched_nmi_repeat;
@@ -134,7 +135,7 @@ static __always_inline void latched_nmi_fixup_prologue(const struct pt_regs *reg
 		state->restarted++;
 		state->nest_count = 1;
 	} else if (state->nest_count && !first) {
-		if (regs->ip != (unsigned long)__nmi_nested_iret)
+		if (ip != (unsigned long)__nmi_nested_iret)
 			state->latch++;
 		latched_nmi_copy(to, real);
 	} else {
@@ -196,16 +197,17 @@ noinstr bool latched_nmi_fixup(const struct pt_regs *regs, struct latched_nmi_co
 	to->sp		= regs->sp;
 	to->ss		= regs->ss;
 
+	/* In the #DB entry check, what #DB hit counts (L13, L14). */
+	if (latched_nmi_between(ip, asm_exc_debug_latched, __debug_latched_end) &&
+	    !(debug->cs & 3))
+		ip = debug->ip;
+
 	if (latched_nmi_between(ip, __nmi_prologue_begin, latched_nmi_handler))
-		latched_nmi_fixup_prologue(regs, to);
+		latched_nmi_fixup_prologue(regs, ip, to);
 	else if (latched_nmi_between(ip, __nmi_epilogue_begin, __nmi_epilogue_end))
 		to->ip = (unsigned long)__nmi_epilogue_begin;
 	else if (latched_nmi_between(ip, __nmi_user_prologue_begin, __nmi_user_prologue_end))
 		latched_nmi_fixup_user(regs, ip, to);
-	else if (latched_nmi_between(ip, asm_exc_debug_latched, __debug_latched_end) &&
-		 !(debug->cs & 3) &&
-		 latched_nmi_between(debug->ip, __nmi_user_prologue_rdx, __nmi_user_prologue_end))
-		latched_nmi_fixup_user(regs, debug->ip, to);
 	else
 		return false;
 
