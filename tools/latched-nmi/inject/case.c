@@ -171,12 +171,34 @@ static enum verdict c_state(struct guest *g, char *detail, size_t len)
 	return V_OK;
 }
 
+/*
+ * At the beginning of do_machine_check(): it has to judge what #MC hit, and not what
+ * it will return to.
+ */
+static enum verdict judged(struct guest *g, u64 hit, char *detail, size_t len)
+{
+	const int pt_regs_ip = 0x80;
+	char is[160], want[160];
+	struct regs r;
+	u64 ip;
+
+	guest_rip(g, &r);
+	ip = guest_u64(g, vm_translate(&g->vm, reg_get(&r, R_RDI) + pt_regs_ip));
+	if (ip == hit)
+		return V_OK;
+	label_of(g, ip, is, sizeof(is));
+	label_of(g, hit, want, sizeof(want));
+	snprintf(detail, len, "#MC that hit %s is judged as if at %s", want, is);
+	return V_STATE;
+}
+
 enum verdict case_steps(struct guest *g, const struct event *ev, int from, int to,
 			const struct spot *spot, char *detail, size_t len)
 {
 	char label[160];
 	enum verdict v;
 	struct regs r;
+	u64 hit = 0;
 	int i;
 
 	for (i = from; i < to; i++) {
@@ -193,6 +215,7 @@ enum verdict case_steps(struct guest *g, const struct event *ev, int from, int t
 			note(g, "  inject NMI");
 			continue;
 		case STEP_MCE:
+			hit = guest_rip(g, &r);
 			free(vm_hmp(&g->vm, g->machine->mce));
 			note(g, "  inject #MC");
 			continue;
@@ -240,6 +263,13 @@ enum verdict case_steps(struct guest *g, const struct event *ev, int from, int t
 		} while (--pass);
 		gdb_bp_clear(&g->vm.gdb, at);
 		note(g, "  at %s", label);
+
+		if (hit && st->kind == STEP_RUN && !strcmp(st->sym, "do_machine_check")) {
+			v = judged(g, hit, detail, len);
+			if (v != V_OK)
+				return v;
+			hit = 0;
+		}
 	}
 	return V_OK;
 }
