@@ -38,11 +38,13 @@ lint:
 	@$(T)/check/lint
 
 inject:
+	@$(T)/deps build
 	@$(T)/inject/run -n
 	@$(T)/vm/guest
 	@$(T)/inject/run
 
 mutate:
+	@$(T)/deps build
 	@$(T)/inject/mutate -n
 	@$(T)/vm/guest
 	@$(T)/inject/mutate
