@@ -30,6 +30,16 @@
 #define CREATE_TRACE_POINTS
 #include <trace/events/latched_nmi.h>
 
+/* A hardware frame with RDX below it: the user's, or the register itself. */
+struct latched_nmi_context {
+	unsigned long dx;
+	unsigned long ip;
+	unsigned long cs;
+	unsigned long flags;
+	unsigned long sp;
+	unsigned long ss;
+};
+
 /*
  * What is below the hardware frame on the REAL stack. The state is the quadword
  * below RDX (L2), the counters are below that.
@@ -43,10 +53,20 @@ struct latched_nmi_state {
 	u32	latch;
 };
 
-/* A stack with a frame at its top: the state is only valid on the REAL stack. */
+/* The REAL stack, and the top of each exception stack: only REAL has a state. */
 struct latched_nmi_top {
 	struct latched_nmi_state	state;
 	struct latched_nmi_context	frame;
+};
+
+/*
+ * The top of the #DF stack (L12). @to is what #MC returns to in the end. It is not a
+ * variable of the #MC handler, since the compiler would guard that with a canary,
+ * and the canary can be watched (C.5 of latched-nmi.rst).
+ */
+struct latched_nmi_lent {
+	struct latched_nmi_context	to;
+	struct latched_nmi_context	parked;
 };
 
 #define LATCHED_NMI_OFFSET(member) \
@@ -80,6 +100,11 @@ extern char __debug_latched_end[];
 #define latched_nmi_top_of(stack) \
 	((struct latched_nmi_top *)CEA_ESTACK_TOP(raw_cpu_read(cea_exception_stacks), stack) - 1)
 
+static __always_inline struct latched_nmi_lent *latched_nmi_lent(void)
+{
+	return (void *)(&latched_nmi_top_of(DF)->frame + 1) - sizeof(struct latched_nmi_lent);
+}
+
 /* The LATCHED frame that belongs to the REAL one of @top. */
 static __always_inline struct latched_nmi_context *
 latched_nmi_latched_frame(struct latched_nmi_top *top)
@@ -102,7 +127,7 @@ static __always_inline void latched_nmi_copy(struct latched_nmi_context *to,
 static __always_inline struct latched_nmi_context *
 latched_nmi_park(const struct latched_nmi_context *real)
 {
-	struct latched_nmi_context *parked = &latched_nmi_top_of(DF)->frame;
+	struct latched_nmi_context *parked = &latched_nmi_lent()->parked;
 
 	latched_nmi_copy(parked, real);
 	parked->dx = real->dx;
@@ -171,7 +196,6 @@ static __always_inline void latched_nmi_fixup_user(const struct pt_regs *regs, u
 /**
  * latched_nmi_fixup - make an NMI whose entry #MC hit safe from the next one
  * @regs:	context that #MC hit, in kernel mode
- * @to:		set to the context that #MC has to return to in the end
  *
  * In its prologue an NMI needs the frame on the REAL stack, and is about to
  * lose it when the IRET of #MC unmasks NMIs (H1, H2). So finish what the prologue
@@ -185,8 +209,9 @@ static __always_inline void latched_nmi_fixup_user(const struct pt_regs *regs, u
  * Return: true if the entry was hit; then latched_nmi_move() has to be called in
  * the end.
  */
-noinstr bool latched_nmi_fixup(const struct pt_regs *regs, struct latched_nmi_context *to)
+noinstr bool latched_nmi_fixup(const struct pt_regs *regs)
 {
+	struct latched_nmi_context *to = &latched_nmi_lent()->to;
 	const struct latched_nmi_context *debug = &latched_nmi_top_of(DB)->frame;
 	unsigned long ip = regs->ip;
 
@@ -217,13 +242,14 @@ noinstr bool latched_nmi_fixup(const struct pt_regs *regs, struct latched_nmi_co
 
 /**
  * latched_nmi_move - have #MC return to where the fix-up decided
- * @regs:	context that #MC hit
- * @to:		what latched_nmi_fixup() has set
+ * @regs:	context that #MC hit, the same as in latched_nmi_fixup()
  *
  * Context: the last thing in the #MC handler.
  */
-noinstr void latched_nmi_move(struct pt_regs *regs, const struct latched_nmi_context *to)
+noinstr void latched_nmi_move(struct pt_regs *regs)
 {
+	const struct latched_nmi_context *to = &latched_nmi_lent()->to;
+
 	regs->dx	= to->dx;
 	regs->ip	= to->ip;
 	regs->cs	= to->cs;

@@ -40,24 +40,6 @@
 
 struct pt_regs;
 
-/**
- * struct latched_nmi_context - the part of a context that the fix-up changes
- * @dx:		user RDX, or the register itself
- * @ip:		from here on a hardware frame
- * @cs:		code segment
- * @flags:	RFLAGS
- * @sp:		RSP
- * @ss:		stack segment
- */
-struct latched_nmi_context {
-	unsigned long dx;
-	unsigned long ip;
-	unsigned long cs;
-	unsigned long flags;
-	unsigned long sp;
-	unsigned long ss;
-};
-
 extern void asm_exc_nmi_latched(void);
 extern void asm_exc_debug_latched(void);
 extern void asm_exc_machine_check_latched(void);
@@ -73,8 +55,8 @@ static __always_inline bool latched_nmi_near(unsigned long ip)
 	return !(ip & LATCHED_NMI_FAR);
 }
 
-bool latched_nmi_fixup(const struct pt_regs *regs, struct latched_nmi_context *to);
-void latched_nmi_move(struct pt_regs *regs, const struct latched_nmi_context *to);
+bool latched_nmi_fixup(const struct pt_regs *regs);
+void latched_nmi_move(struct pt_regs *regs);
 bool latched_nmi_enabled(void);
 
 #endif /* !__ASSEMBLER__ */
@@ -84,13 +66,10 @@ bool latched_nmi_enabled(void);
 #include <linux/types.h>
 
 struct pt_regs;
-struct latched_nmi_context { };
 
 static __always_inline bool latched_nmi_near(unsigned long ip) { return false; }
-static __always_inline bool latched_nmi_fixup(const struct pt_regs *regs,
-					      struct latched_nmi_context *to) { return false; }
-static __always_inline void latched_nmi_move(struct pt_regs *regs,
-					     const struct latched_nmi_context *to) { }
+static __always_inline bool latched_nmi_fixup(const struct pt_regs *regs) { return false; }
+static __always_inline void latched_nmi_move(struct pt_regs *regs) { }
 static inline bool latched_nmi_enabled(void) { return false; }
 
 #endif /* CONFIG_X86_LATCHED_NMI */
