@@ -10,7 +10,7 @@
 int latched_nmi_trace_reg(void);
 void latched_nmi_trace_unreg(void);
 
-/**
+/*
  * latched_nmi_run - a run of the NMI handlers was caused by the latch
  * @ip:		instruction that the outermost NMI interrupted
  * @nested:	NMIs that were latched while the previous run was in progress
