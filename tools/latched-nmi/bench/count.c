@@ -52,6 +52,8 @@ static const struct {
 	{ "nmi_handle", true },
 	{ "do_machine_check", false },
 	{ "notify_die", false },
+	{ "send_sigtrap", false },
+	{ "arch_do_signal_or_restart", false },
 };
 
 enum kind {
@@ -433,7 +435,7 @@ out:
 struct options {
 	struct guest_config guest;
 	const char *cases, *machines, *machine, *entry, *rows;
-	bool steps;
+	bool steps, list;
 };
 
 #define MEMBER(m)	offsetof(struct options, m)
@@ -448,6 +450,7 @@ static const struct option_def table[] = {
 	{ "machine", "NAME", OPT_TEXT, MEMBER(machine), "a machine of the table (skylake)" },
 	{ "entry", "NAME", OPT_TEXT, MEMBER(entry), "nmi_entry= of the kernel (latched)" },
 	{ "rows", "LIST", OPT_TEXT, MEMBER(rows), "only these rows" },
+	{ "list", NULL, OPT_FLAG, MEMBER(list), "print the names of the rows" },
 	{ "steps", NULL, OPT_FLAG, MEMBER(steps), "print each instruction, as a comment" },
 };
 
@@ -487,6 +490,10 @@ int main(int argc, char **argv)
 		      "Count what an NMI costs on a built kernel, instruction by "
 		      "instruction, from its delivery to its return, C included and the "
 		      "handlers left out.", &opt, argc, argv);
+	for (i = 0; i < ARRAY_SIZE(rows) && opt.list; i++)
+		printf("%s\n", rows[i].name);
+	if (opt.list)
+		return 0;
 	if (!opt.guest.kernel || !opt.guest.vmlinux || !opt.guest.initrd ||
 	    !opt.guest.init || !opt.cases || !opt.machines)
 		die("--kernel, --vmlinux, --initrd, --init, --cases and --machines are needed");

@@ -15,21 +15,19 @@
 #include <sys/mman.h>
 #include <x86intrin.h>
 
-/* As in latched_nmi.h. */
+#include "cycles.h"
+
+/* An exception stack, and its distance from the next. */
 #define STACK		8192
 #define DISTANCE	(STACK + 4096)
 #define STACKS		5
 
-#define PAIRS		20000
+/* Pairs of measurements, each the time of so many NMIs. */
+#define PAIRS		2000
+#define BATCH		16
 
-extern char asm_exc_nmi[], asm_exc_nmi_latched[];
-
-/* What the user prologues and the #MC entry check name; never reached here. */
+/* What the entries name for cases that do not come up here. */
 void *pcpu_hot, *cpu_current_top_of_stack, *pcpu_unit_offsets;
-
-void swapgs_restore_regs_and_return_to_usermode(void);
-void asm_exc_machine_check(void);
-void latched_nmi_hook(void);
 
 void swapgs_restore_regs_and_return_to_usermode(void)
 {
@@ -37,6 +35,11 @@ void swapgs_restore_regs_and_return_to_usermode(void)
 }
 
 void asm_exc_machine_check(void)
+{
+	abort();
+}
+
+void asm_exc_debug(void)
 {
 	abort();
 }
@@ -73,8 +76,8 @@ static void deliver(void)
 		     : "rax", "memory", "cc");
 }
 
-/* The handlers: they do nothing, but may be interrupted by the next NMI once. */
-void latched_nmi_hook(void)
+/* The handlers: they do nothing, but may be interrupted by the next NMI. */
+void handlers(void)
 {
 	unsigned long long t;
 
@@ -83,43 +86,52 @@ void latched_nmi_hook(void)
 	nests--;
 	t = now();
 	deliver();
-	nested_cycles = now() - t;
+	nested_cycles += now() - t;
 }
 
 enum { FIRST, NESTED, REPEAT, NR_WHAT };
 
-static void measure(const char *which, unsigned int i, unsigned int *out[NR_WHAT])
+/* Cycles of one NMI in the mean over a batch, and the @none that reading them takes. */
+static void measure(const char *which, unsigned int i, double *out[NR_WHAT], double none)
 {
-	unsigned long long t, first, both;
+	unsigned long long t = now(), first, both;
+	int n;
 
 	entry = which;
 	t = now();
-	deliver();
+	for (n = 0; n < BATCH; n++)
+		deliver();
 	first = now() - t;
-	nests = 1;
+	nested_cycles = 0;
 	t = now();
-	deliver();
+	for (n = 0; n < BATCH; n++) {
+		nests = 1;
+		deliver();
+	}
 	both = now() - t;
-	out[FIRST][i] = first;
-	out[NESTED][i] = nested_cycles;
-	out[REPEAT][i] = both - nested_cycles > first ? both - nested_cycles - first : 0;
+	out[FIRST][i] = (first - none) / BATCH;
+	out[NESTED][i] = nested_cycles / (double)BATCH - none;
+	/* What the nested NMI did itself is read inside of it: twice the clock. */
+	out[REPEAT][i] = (both - none - (nested_cycles + BATCH * none)) / BATCH - out[FIRST][i];
 }
 
 static int compare(const void *a, const void *b)
 {
-	unsigned int x = *(const unsigned int *)a, y = *(const unsigned int *)b;
+	double x = *(const double *)a, y = *(const double *)b;
 
 	return x < y ? -1 : x > y;
 }
 
-static unsigned int quantile(const unsigned int *sorted, double q)
+static double quantile(const double *sorted, double q)
 {
 	return sorted[(unsigned int)(q * (PAIRS - 1))];
 }
 
-static unsigned int overhead(void)
+/* The time that now() takes to read. */
+static double overhead(void)
 {
-	unsigned int *t = calloc(PAIRS, sizeof(*t)), i, median;
+	static double t[PAIRS];
+	unsigned int i;
 
 	for (i = 0; i < PAIRS; i++) {
 		unsigned long long begin = now();
@@ -127,15 +139,18 @@ static unsigned int overhead(void)
 		t[i] = now() - begin;
 	}
 	qsort(t, PAIRS, sizeof(*t), compare);
-	median = quantile(t, 0.5);
-	free(t);
-	return median;
+	return quantile(t, 0.5);
 }
+
+static double out[2][NR_WHAT][PAIRS];
 
 int main(void)
 {
 	static const char * const name[NR_WHAT] = { "first NMI", "nested NMI", "repeat" };
-	unsigned int *out[2][NR_WHAT], i, w, e, none = overhead();
+	const char * const which[2] = { asm_exc_nmi, asm_exc_nmi_latched };
+	static double ratio[PAIRS];
+	double none = overhead();
+	unsigned int i, w, e;
 	char *stacks = mmap(NULL, STACKS * DISTANCE, PROT_READ | PROT_WRITE,
 			    MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
 
@@ -143,35 +158,30 @@ int main(void)
 		perror("mmap");
 		return 1;
 	}
-	real_top = stacks + DISTANCE;
-	for (e = 0; e < 2; e++) {
-		for (w = 0; w < NR_WHAT; w++)
-			out[e][w] = calloc(PAIRS, sizeof(unsigned int));
-	}
+	real_top = stacks + 2 * DISTANCE;
+	/* In pairs, so that a change of the clock meets both; each is first in turn. */
 	for (i = 0; i < PAIRS; i++) {
-		/* In pairs, so that a change of the clock meets both. */
-		measure(i & 1 ? asm_exc_nmi : asm_exc_nmi_latched, i, out[!(i & 1)]);
-		measure(i & 1 ? asm_exc_nmi_latched : asm_exc_nmi, i, out[i & 1]);
-	}
-	printf("%-12s %28s %28s %20s\n", "cycles", "stock", "latched", "latched/stock");
-	for (w = 0; w < NR_WHAT; w++) {
-		/* A repeat is a difference already. */
-		unsigned int less = w == REPEAT ? 0 : none;
-		double *ratio = calloc(PAIRS, sizeof(*ratio));
-		unsigned int q[2][3];
-
 		for (e = 0; e < 2; e++) {
-			qsort(out[e][w], PAIRS, sizeof(unsigned int), compare);
-			q[e][0] = quantile(out[e][w], 0.25) - less;
-			q[e][1] = quantile(out[e][w], 0.5) - less;
-			q[e][2] = quantile(out[e][w], 0.75) - less;
+			unsigned int k = (i + e) & 1;
+			double *to[NR_WHAT] = { out[k][0], out[k][1], out[k][2] };
+
+			measure(which[k], i, to, none);
 		}
-		printf("%-12s", name[w]);
-		for (e = 0; e < 2; e++)
-			printf("   median %5u (%5u to %5u)", q[e][1], q[e][0], q[e][2]);
-		printf("   %.2f (%.2f to %.2f)\n", (double)q[1][1] / q[0][1],
-		       (double)q[1][0] / q[0][2], (double)q[1][2] / q[0][0]);
-		free(ratio);
 	}
+	printf("%-12s %24s %24s %22s\n", "", "classic", "latched", "latched / classic");
+	for (w = 0; w < NR_WHAT; w++) {
+		for (i = 0; i < PAIRS; i++)
+			ratio[i] = out[1][w][i] / out[0][w][i];
+		qsort(ratio, PAIRS, sizeof(*ratio), compare);
+		printf("%-12s", name[w]);
+		for (e = 0; e < 2; e++) {
+			qsort(out[e][w], PAIRS, sizeof(double), compare);
+			printf("   %5.0f (%5.0f to %5.0f)", quantile(out[e][w], 0.5),
+			       quantile(out[e][w], 0.25), quantile(out[e][w], 0.75));
+		}
+		printf("   %.2f (%.2f to %.2f)\n", quantile(ratio, 0.5),
+		       quantile(ratio, 0.25), quantile(ratio, 0.75));
+	}
+	printf("Cycles of the time stamp counter: median (middle half), and of the ratio of each pair.\n");
 	return 0;
 }

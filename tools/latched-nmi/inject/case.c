@@ -79,11 +79,14 @@ static enum verdict bad_stop(struct guest *g, enum stop why, const char *where,
 	return V_UNREACHED;
 }
 
-/* What the registers must be: RF is that of the frame that the CPU pushed. */
+/*
+ * What the registers must be. RF has to be that of the frame that was pushed when the
+ * context was interrupted, and no other.
+ */
 static void expected_regs(struct guest *g, struct regs *want)
 {
 	*want = g->s0;
-	if (g->nmi_injected)
+	if (g->nmi_first)
 		reg_put(want, R_EFLAGS, reg_get(want, R_EFLAGS) ^ g->rf_pushed);
 }
 
@@ -107,8 +110,8 @@ static enum verdict judge(struct guest *g, char *detail, size_t len)
 	}
 	state = guest_u64(g, g->state_phys);
 	if (state) {
-		snprintf(detail, len, "nmi_nest_count %u restarts %u nmi_latch %u",
-			 (u16)state, (u16)(state >> 16), (u32)(state >> 32));
+		snprintf(detail, len, "nmi_nest_count %u nmi_latch %u", (u32)state,
+			 (u32)(state >> 32));
 		return V_STATE;
 	}
 	if (guest_u32(g, g->nmi_state_phys)) {
@@ -300,6 +303,7 @@ enum verdict case_run(struct guest *g, const struct event *ev,
 
 	detail[0] = 0;
 	g->nmi_injected = false;
+	g->nmi_first = ev->step[0].kind == STEP_NMI;
 	v = case_steps(g, ev, 0, ev->nr, spot, detail, len);
 	if (v == V_OK)
 		v = do_end(g, detail, len);

@@ -237,8 +237,9 @@ static void read_version(struct guest *g)
 
 /*
  * Send a plain NMI. Which word of irq_stat does it count in, between the gate and
- * the handlers: that is __nmi_count. And does this QEMU push RF = 1 for an NMI
- * that it takes at a breakpoint, although RF is 0? Some do, from 8.2 on.
+ * the handlers: that is __nmi_count. And does this QEMU push RF = 1, although RF is
+ * 0? A CPU pushes RF as it is for an NMI (SDM, volume 3, "Masking Instruction
+ * Breakpoints"), but newer QEMUs do as for a fault.
  */
 static bool learn_from_nmi(struct guest *g)
 {

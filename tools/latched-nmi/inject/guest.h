@@ -73,7 +73,7 @@ struct guest {
 	u64 percpu, percpu_phys;
 	u64 nmi_count_phys;
 	u64 nmi_state_phys;
-	/* RF in the frame of an NMI that is taken at a breakpoint. */
+	/* By how much RF in the frame of an NMI differs from what RF was. */
 	u64 rf_pushed;
 
 	/* The context in force: the interrupted instruction and its state. */
@@ -102,6 +102,8 @@ struct guest {
 	/* The case in progress. */
 	u32 runs_before;
 	bool nmi_injected;
+	/* What interrupted the context was an NMI. */
+	bool nmi_first;
 };
 
 /* CPU time that a case may take, and that a case may take which is repeated. */

@@ -65,7 +65,7 @@ static void job_run(const struct job *j, const struct guest_config *opt,
 			mutant_run(g, &cfg->mutant[i], out);
 	}
 	if (j->replay_context)
-		sweep_event(g, j->replay_context, &j->replay, out);
+		sweep_event(g, j->replay_context, j->replay_instance, &j->replay, out);
 	if (j->mutate.workers)
 		mutate_run(g, &j->mutate, out);
 	if (fclose(out))

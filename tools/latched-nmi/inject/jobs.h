@@ -18,6 +18,7 @@ struct job {
 	const char *mutants;
 	/* A schedule of --replay and its context, or none. */
 	const struct context *replay_context;
+	const char *replay_instance;
 	struct event replay;
 
 	/* Changes of instructions: one of so many workers, if there are any. */

@@ -82,9 +82,10 @@ static const char doc[] =
 	"A schedule is a context and events, each at the interrupted instruction or where "
 	"the guest comes to next:\n"
 	"\n"
-	"  CONTEXT EVENT[@SYMBOL[+0xOFFSET][#PASS]]...\n"
+	"  CONTEXT[@SYMBOL+0xOFFSET] EVENT[@SYMBOL[+0xOFFSET][#PASS]]...\n"
 	"\n"
-	"CONTEXT is kernel, user, module or another of the table. EVENT is nmi, mce (a "
+	"CONTEXT is kernel, user, module or another of the table, with an address if it has "
+	"many instructions. EVENT is nmi, mce (a "
 	"machine check that Linux survives) or iret (an IRET in place, as a fault in the "
 	"handler would end with). SYMBOL is the kernel's or /init's; the event is injected "
 	"before the instruction there is executed, when the guest comes to it for the "
@@ -239,7 +240,9 @@ static void schedule_jobs(const struct options *opt, const struct config *cfg,
 {
 	size_t len = strcspn(line, " \t");
 	char *word = xasprintf("%.*s", (int)len, line);
-	const struct context *ctx = cfg_context(cfg, word);
+	char *context = xasprintf("%.*s", (int)strcspn(word, "@"), word);
+	const struct context *ctx = cfg_context(cfg, context);
+	const char *instance = ctx && strchr(word, '@') ? word : NULL;
 	struct event ev = { .name = xstrdup("replay"), .title = xstrdup(line) };
 	size_t e;
 	int m;
@@ -257,10 +260,11 @@ static void schedule_jobs(const struct options *opt, const struct config *cfg,
 				continue;
 			j = jobs_add(js, &cfg->machine[m], entries[e]);
 			j->replay_context = ctx;
+			j->replay_instance = instance;
 			j->replay = ev;
 		}
 	}
-	free(word);
+	free(context);
 }
 
 /* --replay names a file, or is a schedule. */

@@ -332,14 +332,22 @@ void sweep_context(struct guest *g, const struct context *ctx,
 	} while (context_next(g));
 }
 
-void sweep_event(struct guest *g, const struct context *ctx, const struct event *ev,
-		 FILE *out)
+void sweep_event(struct guest *g, const struct context *ctx, const char *instance,
+		 const struct event *ev, FILE *out)
 {
 	struct path p = { 0 };
+	char name[200];
 	bool learnt;
 
 	if (!enter(g, ctx, 1, out))
 		return;
+	while (instance) {
+		context_name(g, name, sizeof(name));
+		if (!strcmp(instance, name))
+			break;
+		if (!context_next(g))
+			die("context %s has no instruction %s", ctx->name, instance);
+	}
 	learnt = path_learn(g, &p);
 	path_free(&p);
 	one_event(g, ev, NULL, learnt, 1, out);

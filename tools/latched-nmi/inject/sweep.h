@@ -20,9 +20,9 @@ struct sweep_wish {
 void sweep_context(struct guest *g, const struct context *ctx,
 		   const struct sweep_wish *wish, FILE *out);
 
-/* Run @ev, which is not of the table, in @ctx. */
-void sweep_event(struct guest *g, const struct context *ctx, const struct event *ev,
-		 FILE *out);
+/* Run @ev, which is not of the table, in @ctx, in a window at one @instance of it. */
+void sweep_event(struct guest *g, const struct context *ctx, const char *instance,
+		 const struct event *ev, FILE *out);
 
 /*
  * Run @ev in @ctx up to the first failure, which goes to @first.  Returns the
