@@ -38,6 +38,8 @@ static bool take_context(struct context_desc *c, const char *key, char *val)
 		c->user_gs = true;
 	else if (!strcmp(key, "user-cr3"))
 		c->user_cr3 = true;
+	else if (!strcmp(key, "only-nmi"))
+		c->only_nmi = true;
 	else if (!strcmp(key, "frame"))
 		c->frame = xstrdup(val);
 	else if (!strcmp(key, "own"))

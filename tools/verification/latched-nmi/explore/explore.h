@@ -180,6 +180,8 @@ struct context_desc {
 	u64 rsp;
 	const char *rsp_stack;
 	bool user_gs, user_cr3;
+	/* What interrupts it is an NMI. */
+	bool only_nmi;
 	/* The instructions from "at" up to this symbol, in turn. */
 	const char *until;
 	const char *frame, *own, *in;
@@ -189,6 +191,8 @@ extern const struct image *image;
 extern struct stack_info stacks[NR_STACKS];
 extern bool entry_latched;
 extern bool count_to_two;
+/* A first NMI in kernel mode need not be explored in each place of each search. */
+extern bool explored_already;
 extern int violation;
 extern char violation_text[256];
 

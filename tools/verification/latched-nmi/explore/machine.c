@@ -13,6 +13,7 @@
 const struct image *image;
 bool entry_latched;
 bool count_to_two;
+bool explored_already;
 int violation;
 char violation_text[256];
 
@@ -45,6 +46,7 @@ bool violate(enum property p, const char *fmt, ...)
 #define THREAD_STACK	0xffffc90000014000ULL
 /* What a task_struct holds does not matter here. */
 #define CURRENT		0xffff888001000000ULL
+#define CANARY		0x5afe5afe5afe5a00ULL
 #define ESPFIX_STACK	0xffffff0100000fc0ULL
 #define ESPFIX_WADDR	0xffff888001234fc0ULL
 #define ESPFIX_WORDS	8
@@ -71,6 +73,10 @@ static const char * const variable[] = { "nmi_state", "nmi_cr2", "nmi_dr7" };
 
 #define NR_VARIABLES ((int)ARRAY_SIZE(variable))
 
+/* nmi_state, see arch/x86/kernel/nmi.c */
+#define NMI_EXECUTING	1
+#define NMI_LATCHED	2
+
 static u64 variable_at[NR_VARIABLES];
 static int variable_word;
 static int espfix_word;
@@ -91,6 +97,8 @@ static struct {
 	u64 begin, end;
 } as_built[16];
 static int nr_as_built;
+
+static u64 stub_begin, stub_end;
 
 static u64 ctx[W_MAX];
 static u64 state_addr;
@@ -323,6 +331,27 @@ static void may_fault(const char *name)
 		may_fault_fn[nr_may_fault++] = addr;
 }
 
+/* The text of the NMI entry in use, where an NMI is not like any other. */
+static void find_stub(const struct image *im)
+{
+	const struct symtab *t = im->more ? im->more : im->sym;
+
+	if (im->more) {
+		stub_begin = sym_addr(t, "rfc_text_begin");
+		stub_end = sym_addr(t, "rfc_text_end");
+		return;
+	}
+	if (entry_latched) {
+		/* That from user mode is at the end, and compared with nothing. */
+		if (!sym_find(t, "latched_nmi_repeat", &stub_begin))
+			stub_begin = sym_addr(t, "__nmi_prologue_begin");
+		stub_end = sym_addr(t, "__nmi_user_prologue_begin");
+		return;
+	}
+	stub_begin = sym_addr(t, "asm_exc_nmi");
+	stub_end = stub_begin + sym_size(t, "asm_exc_nmi");
+}
+
 void machine_init(const struct image *im, const struct features *f, const char *entry)
 {
 	int i;
@@ -348,6 +377,7 @@ void machine_init(const struct image *im, const struct features *f, const char *
 	}
 	if (!entry_latched || !sym_find(im->sym, "asm_exc_debug_latched", &gate_db))
 		gate_db = sym_addr(im->sym, "asm_exc_debug");
+	find_stub(im);
 	fault_rip = sym_addr(im->sym, "asm_exc_int3");
 	run_fn = sym_addr(im->sym, "default_do_nmi");
 	nmi_fn = sym_addr(im->sym, "exc_nmi");
@@ -372,6 +402,9 @@ void machine_init(const struct image *im, const struct features *f, const char *
 	pin_sym("espfix_stack", 0, kernel_gs, ESPFIX_STACK);
 	pin_sym("x86_spec_ctrl_current", 0, kernel_gs, SPEC_IBRS);
 	pin_sym("cpu_dr7", 0, kernel_gs, 0);
+	/* The canary of the stack protector: at a fixed place, later a variable. */
+	pin_sym("fixed_percpu_data", 0x28, kernel_gs, CANARY);
+	pin_sym("__stack_chk_guard", 0, kernel_gs, CANARY);
 	/* pcpu_hot: current_task, preempt_count, cpu_number */
 	pin_sym("pcpu_hot", 0, kernel_gs, CURRENT);
 	pin_sym("pcpu_hot", 8, kernel_gs, 0);
@@ -386,6 +419,8 @@ void machine_init(const struct image *im, const struct features *f, const char *
 	run_as_built("latched_nmi_fixup");
 	run_as_built("latched_nmi_move");
 	run_as_built("exc_machine_check");
+	run_as_built("exc_machine_check_nmi");
+	run_as_built("exc_machine_check_kernel");
 	run_as_built("exc_debug");
 	run_as_built("noist_exc_machine_check");
 	run_as_built("sync_regs");
@@ -424,6 +459,12 @@ static bool find_at(const char *name, u64 *at)
 static bool owns(enum stack st)
 {
 	return context->own && list_has(context->own, stacks[st].name);
+}
+
+/* The context is a handler run for an NMI from user mode. */
+static bool in_run(void)
+{
+	return context->in && !strcmp(context->in, "run");
 }
 
 /* What the context has on its own stack, and the frame at its top. */
@@ -488,6 +529,12 @@ bool machine_start(const struct context_desc *c, int n)
 	w[W_DR7] = DR7_ARMED;
 	w[W_MC] = c->in && !strcmp(c->in, "mc");
 	w[W_DB] = c->in && !strcmp(c->in, "db");
+	if (in_run()) {
+		w[W_RUNNING] = 1;
+		w[variable_word] = NMI_EXECUTING;
+		w[variable_word + 1] = TOKEN(0x100);
+		w[variable_word + 2] = TOKEN(0x101);
+	}
 	w[W_BUDGET] = UNLIMITED;
 	w[W_SPEC] = ibrs && !c->user_gs ? SPEC_IBRS : 0;
 	GPR(SP) = c->rsp;
@@ -546,7 +593,7 @@ bool judge(void)
 		if (owns(i) && memcmp(&w[stacks[i].first], &ctx[stacks[i].first], 8 * stacks[i].words))
 			return violate(P_RETURN, "the %s stack is not as it was", stacks[i].name);
 	}
-	if (w[W_RUNNING])
+	if (w[W_RUNNING] != ctx[W_RUNNING])
 		return violate(P_RETURN, "a handler run was left unfinished");
 	if (w[W_MC] != ctx[W_MC] || w[W_DB] != ctx[W_DB])
 		return violate(P_RETURN, "a handler of %s was left unfinished",
@@ -556,6 +603,14 @@ bool judge(void)
 	if (w[find_word(state_addr)])
 		return violate(P_REST, "the state is 0x%llx",
 			       (unsigned long long)w[find_word(state_addr)]);
+	if (in_run()) {
+		/* What is owed is noted; the run that is in progress will see it. */
+		if ((u32)w[variable_word] != (w[W_OWED] ? NMI_LATCHED : NMI_EXECUTING))
+			return violate(P_ARRIVAL, "nmi_state is %u", (u32)w[variable_word]);
+		if (w[variable_word + 1] != TOKEN(0x100) || w[variable_word + 2] != TOKEN(0x101))
+			return violate(P_RETURN, "what exc_nmi() saved is not as it was");
+		return true;
+	}
 	if (w[variable_word] & 0xffffffff)
 		return violate(P_REST, "nmi_state is %u", (u32)w[variable_word]);
 	if (w[W_OWED] && !w[W_PENDING])
@@ -577,8 +632,10 @@ static void settle(void)
 	}
 	for (i = 0; i < ESPFIX_WORDS; i++)
 		set(espfix_word + i, DEAD);
-	set(variable_word + 1, DEAD);
-	set(variable_word + 2, DEAD);
+	if (!in_run()) {
+		set(variable_word + 1, DEAD);
+		set(variable_word + 2, DEAD);
+	}
 	set(W_AWAY, 0);
 }
 
@@ -662,6 +719,8 @@ bool machine_may(enum ev ev)
 {
 	if (!w[W_BUDGET])
 		return false;
+	if (context->only_nmi && !w[W_AWAY] && ev != EV_NMI)
+		return false;
 	switch (ev) {
 	case EV_NMI:
 		return !w[W_MASKED];
@@ -679,12 +738,45 @@ bool machine_may(enum ev ev)
 	}
 }
 
+/*
+ * An NMI that interrupts kernel mode outside of the NMI entry's own text, and to
+ * which the entry's state is that at rest: what comes until it returns has been
+ * explored, with the contexts of kernel mode. It returns here, and has used its
+ * stacks. Either the handlers have run, or, in a handler run for an NMI from user
+ * mode, exc_nmi() has left a note that they have to run once more.
+ */
+static bool is_explored_already(void)
+{
+	return explored_already && w[W_AWAY] && w[W_CS] == KERNEL_CS &&
+	       !w[find_word(state_addr)] &&
+	       (RIP < stub_begin || RIP >= stub_end) &&
+	       GPR(SP) - stacks[REAL].bottom >= stacks[REAL].top - stacks[REAL].bottom;
+}
+
+static bool whole_nmi(void)
+{
+	kill_stack(REAL, stacks[REAL].top, stacks[REAL].words);
+	kill_stack(LATCHED, stacks[LATCHED].top, stacks[LATCHED].words);
+	set(W_TOUCHED, 0);
+	if (w[variable_word] & 0xffffffff) {
+		set(variable_word, NMI_LATCHED);
+		set(W_OWED, 1);
+		return true;
+	}
+	set(variable_word + 1, DEAD);
+	set(variable_word + 2, DEAD);
+	set(W_OWED, 0);
+	return true;
+}
+
 bool machine_event(enum ev ev)
 {
 	if (w[W_BUDGET] != UNLIMITED)
 		set(W_BUDGET, w[W_BUDGET] - 1);
 	switch (ev) {
 	case EV_NMI:
+		if (is_explored_already())
+			return whole_nmi();
 		/* A pending one has arrived before. */
 		if (!w[W_PENDING])
 			set(W_OWED, 1);

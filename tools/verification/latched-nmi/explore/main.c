@@ -48,7 +48,7 @@ static struct {
 	const char *run, *machines, *entries, *contexts, *events;
 	const char *compare, *mutants, *text;
 	int jobs;
-	bool verbose, ktap, list, two;
+	bool verbose, ktap, list, two, whole;
 } opt = {
 	.more = ".", .run = "full", .machines = "*", .entries = "*", .contexts = "*",
 };
@@ -103,6 +103,7 @@ static void prepare(const struct machine_desc *m, const char *entry, struct imag
 	}
 	machine_init(*im, f, entry);
 	count_to_two = opt.two;
+	explored_already = !opt.whole;
 }
 
 /* The fewest events that show it: they are what a reader can follow. */
@@ -345,6 +346,7 @@ static const char usage[] =
 "                       --results\n"
 "  --cases FILE         the injector's case table, for --compare\n"
 "  --text FILE          compare the text with that of a guest: see README\n"
+"  --whole              explore each NMI anew, wherever it comes\n"
 "  --two                count nested NMIs to two, not to one\n"
 "  --ktap               one test per exploration\n"
 "  --jobs N             processes at a time                    (online CPUs)\n"
@@ -354,7 +356,7 @@ static const char usage[] =
 int main(int argc, char **argv)
 {
 	enum { CPUFEATURES = 1, CONFIG, MORE, RUN, MACHINE, CONTEXT, ENTRY, EVENTS, COMPARE, CASES,
-	       TEXT, TWO, KTAP, JOBS, LIST };
+	       TEXT, TWO, WHOLE, KTAP, JOBS, LIST };
 	static const struct option options[] = {
 		{ "cpufeatures", required_argument, NULL, CPUFEATURES },
 		{ "config", required_argument, NULL, CONFIG },
@@ -368,6 +370,7 @@ int main(int argc, char **argv)
 		{ "cases", required_argument, NULL, CASES },
 		{ "text", required_argument, NULL, TEXT },
 		{ "two", no_argument, NULL, TWO },
+		{ "whole", no_argument, NULL, WHOLE },
 		{ "ktap", no_argument, NULL, KTAP },
 		{ "jobs", required_argument, NULL, JOBS },
 		{ "list", no_argument, NULL, LIST },
@@ -413,6 +416,9 @@ int main(int argc, char **argv)
 			break;
 		case TEXT:
 			opt.text = optarg;
+			break;
+		case WHOLE:
+			opt.whole = true;
 			break;
 		case TWO:
 			opt.two = true;
