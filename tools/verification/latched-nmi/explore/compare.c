@@ -139,7 +139,8 @@ static int compare_case(const struct config *cases, const struct event *ev,
 
 static int compare_results(const char *vmlinux, const char *features,
 			   const struct explore_config *cfg, const char *results,
-			   const char *case_table, const char *machines, bool verbose)
+			   const char *case_table, const char *guests, const char *machines,
+			   bool verbose)
 {
 	char line[1024], entry[32], machine[64], name[256], last[128] = "", key[128];
 	int boundaries = 0, differ = 0, nr = 0, alone = 0;
@@ -148,9 +149,9 @@ static int compare_results(const char *vmlinux, const char *features,
 
 	if (!in)
 		die("%s: cannot open", results);
-	if (!case_table)
-		die("--compare goes with --cases");
-	cfg_load(&cases, case_table);
+	if (!case_table || !guests)
+		die("--compare goes with --cases and --guests");
+	cfg_load(&cases, guests, case_table);
 	printf("%-44s %6s %6s %6s %6s\n", "entry machine context/event", "points", "lost",
 	       "here", "differ");
 	while (fgets(line, sizeof(line), in)) {
@@ -227,10 +228,10 @@ static int compare_text(const char *vmlinux, const char *features,
 }
 
 int compare(const char *vmlinux, const char *features, const struct explore_config *cfg,
-	    const char *results, const char *cases, const char *machines, const char *text,
-	    bool verbose)
+	    const char *results, const char *cases, const char *guests, const char *machines,
+	    const char *text, bool verbose)
 {
 	if (text)
 		return compare_text(vmlinux, features, cfg, text, machines);
-	return compare_results(vmlinux, features, cfg, results, cases, machines, verbose);
+	return compare_results(vmlinux, features, cfg, results, cases, guests, machines, verbose);
 }

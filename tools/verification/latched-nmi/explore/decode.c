@@ -39,6 +39,16 @@ static void add_text(const char *begin, const char *end)
 	add_range(b, e);
 }
 
+void decode_flush(void)
+{
+	int i;
+
+	for (i = 0; i < CACHE; i++) {
+		if (cache[i])
+			cache[i]->addr = 0;
+	}
+}
+
 /* The ranges that the injector takes for entry text. */
 void decode_init(const struct image *image)
 {

@@ -7,10 +7,23 @@
 #ifndef _EXPLORE_H
 #define _EXPLORE_H
 
-#include "../../../latched-nmi/inject/inject.h"
+#include <stdio.h>
+
+#include "../../../latched-nmi/inject/cases.h"
+#include "../../../latched-nmi/inject/sym.h"
+#include "../../../latched-nmi/inject/util.h"
 
 typedef int64_t s64;
 typedef int32_t s32;
+
+/* The size of a symbol that is there. */
+static inline u64 sym_size(const struct symtab *t, const char *name)
+{
+	char end[256];
+
+	snprintf(end, sizeof(end), "end:%s", name);
+	return sym_addr(t, end) - sym_addr(t, name);
+}
 
 /* ------------------------------------------------------------ image.c */
 
@@ -69,6 +82,8 @@ struct insn {
 };
 
 void decode_init(const struct image *im);
+/* After a change of the text. */
+void decode_flush(void);
 /* NULL if there is no instruction. */
 const struct insn *decode(u64 addr);
 void decode_text(u64 addr, char *buf, size_t len);
@@ -282,10 +297,20 @@ bool script_sweep(const struct config *cfg, const struct event *ev,
 		  const struct context_desc *ctx, int behind, const char *entry,
 		  FILE *out, struct sweep_result *res);
 
+/* ----------------------------------------------------------- mutate.c */
+
+/* Each change of an instruction, or those of @names, SYMBOL+0xOFFSET:CHANGE,... */
+int mutate(const struct explore_config *cfg, struct image *im, const char *names, int workers,
+	   bool verbose);
+
+/* ------------------------------------------------------------- main.c */
+
+u32 events_of(const char *list);
+
 /* ---------------------------------------------------------- compare.c */
 
 int compare(const char *vmlinux, const char *features, const struct explore_config *cfg,
-	    const char *results, const char *cases, const char *machines, const char *text,
-	    bool verbose);
+	    const char *results, const char *cases, const char *guests, const char *machines,
+	    const char *text, bool verbose);
 
 #endif

@@ -12,39 +12,8 @@
 
 #include "explore.h"
 
-void die(const char *fmt, ...)
-{
-	va_list ap;
-
-	fflush(stdout);
-	fprintf(stderr, "explore: ");
-	va_start(ap, fmt);
-	vfprintf(stderr, fmt, ap);
-	va_end(ap);
-	fprintf(stderr, "\n");
-	exit(2);
-}
-
-void *xrealloc(void *p, size_t n)
-{
-	p = realloc(p, n);
-	if (!p)
-		die("no memory");
-	return p;
-}
-
-void *xalloc(size_t n)
-{
-	return memset(xrealloc(NULL, n ? n : 1), 0, n);
-}
-
-char *xstrdup(const char *s)
-{
-	return strcpy(xalloc(strlen(s) + 1), s);
-}
-
 static struct {
-	const char *vmlinux, *features, *config, *cases, *more;
+	const char *vmlinux, *features, *config, *cases, *guests, *more;
 	const char *run, *machines, *entries, *contexts, *events;
 	const char *compare, *mutants, *text;
 	int jobs;
@@ -57,7 +26,7 @@ static struct explore_config cfg;
 
 /* ------------------------------------------------------------- events */
 
-static u32 events_of(const char *list)
+u32 events_of(const char *list)
 {
 	u32 mask = 0;
 	int e;
@@ -345,6 +314,9 @@ static const char usage[] =
 "  --compare FILE       do what the injector did, and compare: what it wrote by\n"
 "                       --results\n"
 "  --cases FILE         the injector's case table, for --compare\n"
+"  --guests FILE        and its table of machines\n"
+"  --mutate LIST        change one instruction after the other, or those named as\n"
+"                       SYMBOL+0xN:drop, :invert, :off-by-one, :displaced; * is all\n"
 "  --text FILE          compare the text with that of a guest: see README\n"
 "  --whole              explore each NMI anew, wherever it comes\n"
 "  --two                count nested NMIs to two, not to one\n"
@@ -355,7 +327,7 @@ static const char usage[] =
 
 int main(int argc, char **argv)
 {
-	enum { CPUFEATURES = 1, CONFIG, MORE, RUN, MACHINE, CONTEXT, ENTRY, EVENTS, COMPARE, CASES,
+	enum { CPUFEATURES = 1, CONFIG, MORE, RUN, MACHINE, CONTEXT, ENTRY, EVENTS, COMPARE, CASES, GUESTS, MUTATE,
 	       TEXT, TWO, WHOLE, KTAP, JOBS, LIST };
 	static const struct option options[] = {
 		{ "cpufeatures", required_argument, NULL, CPUFEATURES },
@@ -368,6 +340,8 @@ int main(int argc, char **argv)
 		{ "events", required_argument, NULL, EVENTS },
 		{ "compare", required_argument, NULL, COMPARE },
 		{ "cases", required_argument, NULL, CASES },
+		{ "guests", required_argument, NULL, GUESTS },
+		{ "mutate", required_argument, NULL, MUTATE },
 		{ "text", required_argument, NULL, TEXT },
 		{ "two", no_argument, NULL, TWO },
 		{ "whole", no_argument, NULL, WHOLE },
@@ -414,6 +388,12 @@ int main(int argc, char **argv)
 		case CASES:
 			opt.cases = optarg;
 			break;
+		case GUESTS:
+			opt.guests = optarg;
+			break;
+		case MUTATE:
+			opt.mutants = optarg;
+			break;
 		case TEXT:
 			opt.text = optarg;
 			break;
@@ -458,7 +438,19 @@ int main(int argc, char **argv)
 
 	if (opt.compare || opt.text)
 		return compare(opt.vmlinux, opt.features, &cfg, opt.compare, opt.cases,
-			       opt.machines, opt.text, opt.verbose);
+			       opt.guests, opt.machines, opt.text, opt.verbose);
+
+	if (opt.mutants) {
+		struct image *im;
+
+		for (i = 0; i < cfg.nr_machine; i++) {
+			if (list_has(opt.machines, cfg.machine[i].name))
+				break;
+		}
+		prepare(&cfg.machine[i], "latched", &im);
+		return mutate(&cfg, im, strcmp(opt.mutants, "*") ? opt.mutants : NULL, opt.jobs,
+			      opt.verbose);
+	}
 
 	for (i = 0; i < cfg.nr_run; i++) {
 		if (strcmp(cfg.run[i].name, opt.run) || !list_has(opt.entries, cfg.run[i].entry))

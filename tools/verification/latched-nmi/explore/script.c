@@ -107,7 +107,15 @@ static bool do_steps(const struct run *r, int to, const struct spot *spot)
 			continue;
 		case STEP_RUN:
 			at = addr_of(st->sym);
+			pass = st->pass > 1 ? st->pass : 1;
 			break;
+		case STEP_C_STATE:
+			/* What C relies on is looked at in each handler run. */
+			while (in_asm(RIP) || (w[W_PENDING] && !w[W_MASKED])) {
+				if (!advance())
+					return false;
+			}
+			continue;
 		default:
 			at = spot->addr;
 			pass = spot->pass;
