@@ -90,7 +90,7 @@ static int nr_pins;
 /* The per-CPU area, less the link address of its variables. */
 static u64 kernel_gs;
 static u64 gate_nmi, gate_mce, gate_db;
-static u64 run_fn, nmi_fn, nmi_fn_end, fixup_fn, fixup_end, fault_rip, text_begin, text_end;
+static u64 run_fn, nmi_fn, nmi_fn_end, fixup_fn, fixup_end, move_fn, move_end, fault_rip, text_begin, text_end;
 static u64 may_fault_fn[8];
 static int nr_may_fault;
 static struct {
@@ -382,7 +382,9 @@ void machine_init(const struct image *im, const struct features *f, const char *
 	run_fn = sym_addr(im->sym, "default_do_nmi");
 	nmi_fn = sym_addr(im->sym, "exc_nmi");
 	nmi_fn_end = nmi_fn + sym_size(im->sym, "exc_nmi");
-	fixup_fn = fixup_end = 0;
+	fixup_fn = fixup_end = move_fn = move_end = 0;
+	if (sym_find(im->sym, "latched_nmi_move", &move_fn))
+		move_end = move_fn + sym_size(im->sym, "latched_nmi_move");
 	if (entry_latched && sym_find(im->sym, "latched_nmi_fixup", &fixup_fn))
 		fixup_end = fixup_fn + sym_size(im->sym, "latched_nmi_fixup");
 	text_begin = sym_addr(im->sym, "_text");
@@ -461,6 +463,19 @@ static bool owns(enum stack st)
 	return context->own && list_has(context->own, stacks[st].name);
 }
 
+/* So much of it: of the #DF stack, the frame that may be parked there. */
+static int words_owned(enum stack st)
+{
+	return st == DF ? 6 : stacks[st].words;
+}
+
+static bool same_stack(enum stack st)
+{
+	int i = stacks[st].first + stacks[st].words - words_owned(st);
+
+	return !memcmp(&w[i], &ctx[i], 8 * words_owned(st));
+}
+
 /* The context is a handler run for an NMI from user mode. */
 static bool in_run(void)
 {
@@ -481,7 +496,7 @@ static void fill_stacks(void)
 	for (s = 0; s < NR_STACKS; s++) {
 		if (!owns(s))
 			continue;
-		for (i = 0; i < stacks[s].words; i++)
+		for (i = stacks[s].words - words_owned(s); i < stacks[s].words; i++)
 			w[stacks[s].first + i] = TOKEN(0x1000 * (s + 1) + i);
 		if (!context->frame || !context->rsp_stack || strcmp(context->rsp_stack, stacks[s].name))
 			continue;
@@ -590,7 +605,7 @@ bool judge(void)
 				       others[i].name);
 	}
 	for (i = 0; i < NR_STACKS; i++) {
-		if (owns(i) && memcmp(&w[stacks[i].first], &ctx[stacks[i].first], 8 * stacks[i].words))
+		if (owns(i) && !same_stack(i))
 			return violate(P_RETURN, "the %s stack is not as it was", stacks[i].name);
 	}
 	if (w[W_RUNNING] != ctx[W_RUNNING])
@@ -627,8 +642,11 @@ static void settle(void)
 	int i;
 
 	for (i = 0; i < NR_STACKS; i++) {
-		if (!owns(i))
-			kill_stack(i, stacks[i].top, stacks[i].words);
+		u64 below = stacks[i].top;
+
+		if (owns(i))
+			below -= 8 * words_owned(i);
+		kill_stack(i, below, stacks[i].words);
 	}
 	for (i = 0; i < ESPFIX_WORDS; i++)
 		set(espfix_word + i, DEAD);
@@ -771,6 +789,8 @@ static bool whole_nmi(void)
 
 bool machine_event(enum ev ev)
 {
+	bool from_user;
+
 	if (w[W_BUDGET] != UNLIMITED)
 		set(W_BUDGET, w[W_BUDGET] - 1);
 	switch (ev) {
@@ -782,7 +802,12 @@ bool machine_event(enum ev ev)
 			set(W_OWED, 1);
 		set(W_PENDING, 0);
 		set(W_MASKED, 1);
-		return deliver(stacks[REAL].top, gate_nmi);
+		from_user = w[W_CS] & 3;
+		if (!deliver(stacks[REAL].top, gate_nmi))
+			return false;
+		/* MOV SS in user mode: a #DB may have been held back. */
+		set(W_TOUCHED, from_user);
+		return true;
 	case EV_MC:
 		set(W_MC, w[W_CS] & 3 ? FROM_USER : FROM_KERNEL);
 		return deliver(stacks[MCE].top, gate_mce);
@@ -842,6 +867,10 @@ static void left(u64 rip)
 	/* Whoever needed the REAL frame has a copy of it now. */
 	if (rip >= fixup_fn && rip < fixup_end)
 		kill_stack(REAL, stacks[REAL].top, 6);
+	/* What the fix-up noted is used, or not going to be. */
+	if ((rip >= move_fn && rip < move_end) ||
+	    (rip >= fixup_fn && rip < fixup_end && !(GPR(AX) & 0xff)))
+		kill_stack(DF, stacks[DF].top - 48, 12);
 }
 
 static bool summary(void)
@@ -903,6 +932,9 @@ bool machine_step(int outcome)
 		if (sp >= stacks[DB].bottom && sp < stacks[DB].top)
 			set(W_DB, 0);
 	}
+	/* A #DB that was dropped: there is no IRET. */
+	if (w[W_DB] != ctx[W_DB] && RIP == gate_nmi)
+		set(W_DB, ctx[W_DB]);
 	if (at_rest()) {
 		if (!judge())
 			return false;
