@@ -26,7 +26,9 @@
  * State machine
  * -------------
  * asm_exc_nmi_latched: (real NMI handler: REAL stack, NMIs masked)
- *	from user mode		-> thread stack, exc_nmi()
+ *	from user mode		-> thread stack, exc_nmi(). What nests is a first
+ *				   NMI, for which exc_nmi() finds in nmi_state
+ *				   that one runs, and leaves it the work
  *	RIP in the epilogue	-> restart: nest_count = 1, latched_nmi_repeat
  *	RIP in the #MC entry check of an #MC that hit the epilogue
  *				-> nested
@@ -102,7 +104,8 @@
  *     and its decision is a function of the REAL frame and the state. So it can
  *     be taken again from the start (H2). A first NMI sets nest_count before it
  *     copies the frame: from there on CF == 0 tells that it is the first, and
- *     that the copy is still to be done. Neither stack needs CLAC or CLD.
+ *     that the copy is still to be done. Nothing up to latched_nmi_handler depends
+ *     on AC or DF, so that CLAC and CLD can wait.
  * L6  There is one frame: the one at the top of the LATCHED stack, which is
  *     part of pt_regs. It is not written between "copied" and IRET (H5).
  * L7  The latch is taken, that is cleared, before the run of the handlers that
@@ -132,8 +135,8 @@
  *     by an IRET to user mode. The NMIs that nest in this one are first ones.
  * L13 The first instructions of the #DB entry see a #DB that hit the copy to
  *     the thread stack, and move the frame as in L12 (H6). Doing it twice does
- *     no harm: the frame is copied to itself. RIP tells an #MC in the middle
- *     of it what is going on.
+ *     no harm: the frame is copied to itself. If #MC hits these instructions,
+ *     latched_nmi_fixup() sees it by RIP, and moves the frame and RDX for them.
  * L14 If user code loads SS from a watched address, the #DB is held back, and
  *     may come after the delivery of an NMI, before its first instruction. The
  *     #DB entry drops it then: there is nobody to whom it could be reported,
@@ -171,84 +174,55 @@
 	.section .entry.text, "ax"
 
 /*
- * Another run of the handlers.
+ * NMI from user mode: to the thread stack, then as the classic entry does (L12).
  *
- * LATCHED stack, RSP at the one frame (L6), interrupted context's registers,
- * nest_count = 1. The REAL frame is no longer needed.
+ * REAL stack, RSP at the hardware frame, user registers.
  */
-SYM_CODE_START(latched_nmi_repeat)
+	.balign 64
+SYM_CODE_START_NOALIGN(__nmi_user_prologue_begin)
 	ANNOTATE_NOENDBR
 	UNWIND_HINT_IRET_REGS
 	ASM_CLAC
 	cld
-	pushq	$-1		/* ORIG_RAX: no syscall to restart */
-	call	paranoid_entry
-	UNWIND_HINT_REGS
-
-.Ltake_latch:
-	xorl	%eax, %eax
-	xchgl	%eax, (REGS_TO_REAL + LATCHED_NMI_LATCH)(%rsp)
-	addl	%eax, (REGS_TO_REAL + LATCHED_NMI_NESTED)(%rsp)
-	jmp	.Lrun_handlers
-
-/* REAL stack, the decision is taken: RIP in the epilogue. */
-.Lrestarted:
-	UNWIND_HINT_IRET_REGS
-	incl	LATCHED_NMI_RESTARTED(%rsp)
-	subq	$LATCHED_NMI_DISTANCE, %rsp
-	jmp	latched_nmi_repeat
-
-/* Without FSGSBASE: EBX == 0 -> SWAPGS. */
-.Lrestore_gs:
-	UNWIND_HINT_REGS
-	testl	%ebx, %ebx
-	jnz	.Lrestore_regs
+	pushq	%rdx
 	swapgs
-	jmp	.Lrestore_regs
-SYM_CODE_END(latched_nmi_repeat)
-
-/*
- * The rare decisions of the real NMI handler.
- *
- * REAL stack, RSP at the hardware frame, interrupted context's registers.
- */
-SYM_CODE_START(__nmi_prologue_begin)
+	FENCE_SWAPGS_USER_ENTRY
+	SWITCH_TO_KERNEL_CR3 scratch_reg=%rdx
+	movq	%rsp, %rdx
+SYM_INNER_LABEL(__nmi_user_prologue_rdx, SYM_L_GLOBAL)
 	ANNOTATE_NOENDBR
+	movq	PER_CPU_VAR(cpu_current_top_of_stack), %rsp
+	UNWIND_HINT_IRET_REGS base=%rdx offset=8
+	pushq	5*8(%rdx)	/* SS */
+	pushq	4*8(%rdx)	/* RSP */
+	pushq	3*8(%rdx)	/* RFLAGS */
+	pushq	2*8(%rdx)	/* CS */
+	pushq	1*8(%rdx)	/* RIP */
 	UNWIND_HINT_IRET_REGS
-
-.Lnear:
-	cmpq	$__nmi_epilogue_begin, HWFRAME_RIP(%rsp)
-	jb	.Ltest_nest_count
-	cmpq	$__machine_check_latched_end, HWFRAME_RIP(%rsp)
-	jae	.Ltest_nest_count
-	cmpq	$__nmi_epilogue_end, HWFRAME_RIP(%rsp)
-	jb	.Lrestart
-
-	/* In the #MC entry check: did that #MC hit the epilogue (L9)? */
-	testb	$3, (REAL_TO_MCE + HWFRAME_CS)(%rsp)
-	jnz	.Ltest_nest_count
-	cmpq	$__nmi_epilogue_begin, (REAL_TO_MCE + HWFRAME_RIP)(%rsp)
-	jb	.Ltest_nest_count
-	cmpq	$__nmi_epilogue_end, (REAL_TO_MCE + HWFRAME_RIP)(%rsp)
-	jae	.Ltest_nest_count
-
-.Lnested:
-	incl	LATCHED_NMI_LATCH(%rsp)
-SYM_INNER_LABEL(__nmi_nested_iret, SYM_L_GLOBAL)
+	pushq	$-1		/* ORIG_RAX: no syscall to restart */
+	PUSH_REGS rdx=(%rdx)
+SYM_INNER_LABEL(__nmi_user_prologue_end, SYM_L_GLOBAL)
 	ANNOTATE_NOENDBR
-	iretq
+	CLEAR_REGS
+	ENCODE_FRAME_POINTER
 
-.Lrestart:
-	movl	$1, LATCHED_NMI_NEST_COUNT(%rsp)
-	jmp	.Lrestarted
-SYM_CODE_END(__nmi_prologue_begin)
+	IBRS_ENTER
+	UNTRAIN_RET
+
+	movq	%rsp, %rdi
+	call	exc_nmi
+
+	/* No exit work: it would enable interrupts. */
+	jmp	swapgs_restore_regs_and_return_to_usermode
+SYM_CODE_END(__nmi_user_prologue_begin)
 
 /*
  * The real NMI handler: entered by the IDT gate of the NMI.
  *
- * REAL stack, RSP at the hardware frame, interrupted context's registers.
+ * REAL stack, RSP at the hardware frame, interrupted context's registers. It begins
+ * in the cache line in which the text for user mode ends.
  */
-SYM_CODE_START(asm_exc_nmi_latched)
+SYM_CODE_START_NOALIGN(asm_exc_nmi_latched)
 	UNWIND_HINT_IRET_ENTRY
 	ENDBR
 
@@ -404,45 +378,78 @@ SYM_INNER_LABEL(__debug_latched_end, SYM_L_GLOBAL)
 SYM_CODE_END(asm_exc_debug_latched)
 
 /*
- * NMI from user mode: to the thread stack, then as the classic entry does (L12).
+ * The rare decisions of the real NMI handler.
  *
- * REAL stack, RSP at the hardware frame, user registers.
+ * REAL stack, RSP at the hardware frame, interrupted context's registers.
  */
-SYM_CODE_START(__nmi_user_prologue_begin)
+SYM_CODE_START(__nmi_prologue_begin)
+	ANNOTATE_NOENDBR
+	UNWIND_HINT_IRET_REGS
+
+.Lnear:
+	cmpq	$__nmi_epilogue_begin, HWFRAME_RIP(%rsp)
+	jb	.Ltest_nest_count
+	cmpq	$__machine_check_latched_end, HWFRAME_RIP(%rsp)
+	jae	.Ltest_nest_count
+	cmpq	$__nmi_epilogue_end, HWFRAME_RIP(%rsp)
+	jb	.Lrestart
+
+	/* In the #MC entry check: did that #MC hit the epilogue (L9)? */
+	testb	$3, (REAL_TO_MCE + HWFRAME_CS)(%rsp)
+	jnz	.Ltest_nest_count
+	cmpq	$__nmi_epilogue_begin, (REAL_TO_MCE + HWFRAME_RIP)(%rsp)
+	jb	.Ltest_nest_count
+	cmpq	$__nmi_epilogue_end, (REAL_TO_MCE + HWFRAME_RIP)(%rsp)
+	jae	.Ltest_nest_count
+
+.Lnested:
+	incl	LATCHED_NMI_LATCH(%rsp)
+SYM_INNER_LABEL(__nmi_nested_iret, SYM_L_GLOBAL)
+	ANNOTATE_NOENDBR
+	iretq
+
+.Lrestart:
+	movl	$1, LATCHED_NMI_NEST_COUNT(%rsp)
+	jmp	.Lrestarted
+SYM_INNER_LABEL(__nmi_prologue_end, SYM_L_GLOBAL)
+	ANNOTATE_NOENDBR
+SYM_CODE_END(__nmi_prologue_begin)
+
+/*
+ * Another run of the handlers.
+ *
+ * LATCHED stack, RSP at the one frame (L6), interrupted context's registers,
+ * nest_count = 1. The REAL frame is no longer needed.
+ */
+SYM_CODE_START(latched_nmi_repeat)
 	ANNOTATE_NOENDBR
 	UNWIND_HINT_IRET_REGS
 	ASM_CLAC
 	cld
-	pushq	%rdx
-	swapgs
-	FENCE_SWAPGS_USER_ENTRY
-	SWITCH_TO_KERNEL_CR3 scratch_reg=%rdx
-	movq	%rsp, %rdx
-SYM_INNER_LABEL(__nmi_user_prologue_rdx, SYM_L_GLOBAL)
-	ANNOTATE_NOENDBR
-	movq	PER_CPU_VAR(cpu_current_top_of_stack), %rsp
-	UNWIND_HINT_IRET_REGS base=%rdx offset=8
-	pushq	5*8(%rdx)	/* SS */
-	pushq	4*8(%rdx)	/* RSP */
-	pushq	3*8(%rdx)	/* RFLAGS */
-	pushq	2*8(%rdx)	/* CS */
-	pushq	1*8(%rdx)	/* RIP */
-	UNWIND_HINT_IRET_REGS
 	pushq	$-1		/* ORIG_RAX: no syscall to restart */
-	PUSH_REGS rdx=(%rdx)
-SYM_INNER_LABEL(__nmi_user_prologue_end, SYM_L_GLOBAL)
-	ANNOTATE_NOENDBR
-	CLEAR_REGS
-	ENCODE_FRAME_POINTER
+	call	paranoid_entry
+	UNWIND_HINT_REGS
 
-	IBRS_ENTER
-	UNTRAIN_RET
+.Ltake_latch:
+	xorl	%eax, %eax
+	xchgl	%eax, (REGS_TO_REAL + LATCHED_NMI_LATCH)(%rsp)
+	addl	%eax, (REGS_TO_REAL + LATCHED_NMI_NESTED)(%rsp)
+	jmp	.Lrun_handlers
 
-	movq	%rsp, %rdi
-	call	exc_nmi
+/* REAL stack, the decision is taken: RIP in the epilogue. */
+.Lrestarted:
+	UNWIND_HINT_IRET_REGS
+	incl	LATCHED_NMI_RESTARTED(%rsp)
+	subq	$LATCHED_NMI_DISTANCE, %rsp
+	jmp	latched_nmi_repeat
 
-	/* No exit work: it would enable interrupts. */
-	jmp	swapgs_restore_regs_and_return_to_usermode
+/* Without FSGSBASE: EBX == 0 -> SWAPGS. */
+.Lrestore_gs:
+	UNWIND_HINT_REGS
+	testl	%ebx, %ebx
+	jnz	.Lrestore_regs
+	swapgs
+	jmp	.Lrestore_regs
 SYM_INNER_LABEL(__latched_nmi_text_end, SYM_L_GLOBAL)
 	ANNOTATE_NOENDBR
-SYM_CODE_END(__nmi_user_prologue_begin)
+SYM_CODE_END(latched_nmi_repeat)

@@ -87,7 +87,8 @@ static_assert(CEA_ESTACK_OFFS(MCE) - CEA_ESTACK_OFFS(DB) == LATCHED_NMI_ESTACK);
 
 /* Text of entry_64_latched_nmi.S. Ranges are half-open. */
 extern char latched_nmi_repeat[], latched_nmi_handler[];
-extern char __nmi_prologue_begin[], __nmi_prologue_decided[], __nmi_nested_iret[];
+extern char __nmi_prologue_begin[], __nmi_prologue_end[];
+extern char __nmi_prologue_decided[], __nmi_nested_iret[];
 extern char __nmi_epilogue_begin[], __nmi_epilogue_end[];
 extern char __nmi_user_prologue_begin[], __nmi_user_prologue_rdx[];
 extern char __nmi_user_prologue_end[];
@@ -147,7 +148,7 @@ static __always_inline void latched_nmi_fixup_prologue(const struct pt_regs *reg
 	struct latched_nmi_context *real = &top->frame;
 	struct latched_nmi_context *latched = latched_nmi_latched_frame(top);
 	struct latched_nmi_state *state = &top->state;
-	bool first = ip >= (unsigned long)__nmi_prologue_decided &&
+	bool first = latched_nmi_between(ip, __nmi_prologue_decided, latched_nmi_handler) &&
 		     !(regs->flags & X86_EFLAGS_CF);
 
 	to->ip = (unsigned long)latched_nmi_repeat;
@@ -227,7 +228,8 @@ noinstr bool latched_nmi_fixup(const struct pt_regs *regs)
 	    !(debug->cs & 3))
 		ip = debug->ip;
 
-	if (latched_nmi_between(ip, __nmi_prologue_begin, latched_nmi_handler))
+	if (latched_nmi_between(ip, asm_exc_nmi_latched, latched_nmi_handler) ||
+	    latched_nmi_between(ip, __nmi_prologue_begin, __nmi_prologue_end))
 		latched_nmi_fixup_prologue(regs, ip, to);
 	else if (latched_nmi_between(ip, __nmi_epilogue_begin, __nmi_epilogue_end))
 		to->ip = (unsigned long)__nmi_epilogue_begin;
@@ -436,13 +438,14 @@ bool __init latched_nmi_enabled(void)
 
 /*
  * The self-check sends this CPU an NMI, unmasks NMIs in its handler as a fault
- * would, sends a second one there, and wants it latched and served afterwards.
+ * would, sends a second one there, and wants it latched and served afterwards. If
+ * the second one overwrites the frame of the first, the frame is put back.
  */
 static struct {
 	unsigned int	runs;
 	bool		on_stack;
-	bool		reentered;
 	bool		latched;
+	bool		overwritten;
 } latched_nmi_check __initdata;
 
 static void __init latched_nmi_send(void)
@@ -453,20 +456,27 @@ static void __init latched_nmi_send(void)
 static int __init latched_nmi_check_handler(unsigned int type, struct pt_regs *regs)
 {
 	struct latched_nmi_top *top = latched_nmi_top_of(NMI);
+	struct latched_nmi_context *latched = latched_nmi_latched_frame(top);
+	struct latched_nmi_context frame;
 	unsigned int timeout_us = USEC_PER_SEC;
 
 	if (latched_nmi_check.runs++)
 		return NMI_HANDLED;
 
-	latched_nmi_check.on_stack = &regs->ip == &latched_nmi_latched_frame(top)->ip;
+	latched_nmi_check.on_stack = &regs->ip == &latched->ip;
+	if (!latched_nmi_check.on_stack)
+		return NMI_HANDLED;
 
+	latched_nmi_copy(&frame, latched);
 	iret_to_self();
 	latched_nmi_send();
 	do {
 		udelay(1);
 		latched_nmi_check.latched = READ_ONCE(top->state.latch);
-		latched_nmi_check.reentered = READ_ONCE(latched_nmi_check.runs) > 1;
-	} while (!latched_nmi_check.latched && !latched_nmi_check.reentered && --timeout_us);
+		latched_nmi_check.overwritten = READ_ONCE(latched->ip) != frame.ip ||
+						READ_ONCE(latched->sp) != frame.sp;
+	} while (!latched_nmi_check.latched && !latched_nmi_check.overwritten && --timeout_us);
+	latched_nmi_copy(latched, &frame);
 
 	return NMI_HANDLED;
 }
@@ -491,7 +501,7 @@ static const char * __init latched_nmi_self_check(const char **note)
 	}
 	if (!latched_nmi_check.on_stack)
 		return "an NMI did not run on the latched stack";
-	if (latched_nmi_check.reentered)
+	if (latched_nmi_check.overwritten)
 		return "a nested NMI was not latched";
 	if (latched_nmi_check.runs < 2)
 		return latched_nmi_check.latched ? "a latched NMI was not served" :
