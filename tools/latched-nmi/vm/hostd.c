@@ -39,8 +39,8 @@ static int guest, cpus, vcpu_thread;
 static const char *mce_command;
 static unsigned long nmis, mces;
 
-/* When the last machine check was injected, by the clock and in the guest's time. */
-static double mce_time, mce_guest_time;
+/* When the last machine check was injected. */
+static double mce_time;
 
 static void end(const char *why)
 {
@@ -93,21 +93,33 @@ static int find_vcpu_thread(void)
 	return thread;
 }
 
-/* CPU time of the thread that runs the guest's CPUs, in seconds; 0 if not known. */
-static double guest_time(void)
+/*
+ * How long the thread that runs the guest's CPUs has run, and how long it has waited
+ * for a CPU of the host, in seconds; 0 if that is not known.
+ */
+struct times {
+	double ran, waited;
+};
+
+/* What they were when the last machine check was injected. */
+static struct times mce_guest_times;
+
+static struct times guest_times(void)
 {
+	struct times t = { 0 };
 	char path[64];
-	double ns = 0;
 	FILE *f;
 
 	snprintf(path, sizeof(path), "/proc/%d/schedstat", vcpu_thread);
 	f = fopen(path, "r");
 	if (f) {
-		if (fscanf(f, "%lf", &ns) != 1)
-			ns = 0;
+		if (fscanf(f, "%lf %lf", &t.ran, &t.waited) != 2)
+			t = (struct times) { 0 };
 		fclose(f);
 	}
-	return ns * 1e-9;
+	t.ran *= 1e-9;
+	t.waited *= 1e-9;
+	return t;
 }
 
 static double now(void)
@@ -139,17 +151,21 @@ static void mce(void)
 	free(text);
 	mces++;
 	mce_time = now();
-	mce_guest_time = guest_time();
+	mce_guest_times = guest_times();
 }
 
 /*
  * One machine check that arrives while another is being handled shuts an x86 CPU
- * down. Has the guest had the time to handle the last one? On a loaded host only
- * its CPU time tells; a guest that idles uses none.
+ * down. Has the guest had the time to handle the last one? Only what it has run tells,
+ * since a loaded host may let it wait; but a guest that idles does neither.
  */
 static bool mce_done(void)
 {
-	return guest_time() - mce_guest_time > 0.04 || now() - mce_time > 1;
+	struct times t = guest_times();
+	double ran = t.ran - mce_guest_times.ran;
+	double waited = t.waited - mce_guest_times.waited;
+
+	return ran > 0.06 || now() - mce_time - ran - waited > 0.5;
 }
 
 /* The distance to the next of @rate events a second: half to 1.5 of the mean. */
