@@ -218,7 +218,10 @@ extern const char * const property_name[NR_PROPERTIES];
 bool violate(enum property p, const char *fmt, ...)
 	__attribute__((format(printf, 2, 3)));
 
-enum ev { EV_STEP, EV_FORK, EV_NMI, EV_MC, EV_DB, EV_FAULT, EV_SMI, NR_EVENTS };
+/* What W_TOUCHED says of the last instruction. */
+enum { TOUCHED_NOTHING, TOUCHED_STACK, TOUCHED_DATA };
+
+enum ev { EV_STEP, EV_FORK, EV_NMI, EV_MC, EV_DB, EV_WATCH, EV_FAULT, EV_SMI, NR_EVENTS };
 extern const char * const event_name[NR_EVENTS];
 
 void machine_init(const struct image *im, const struct features *f, const char *entry);
@@ -234,7 +237,8 @@ bool at_rest(void);
 bool judge(void);
 bool is_summary(u64 addr);
 bool is_fault(u64 addr);
-u64 gate(enum ev ev);
+/* Data that within_cpu_entry() does not refuse a watchpoint on. */
+bool watchable(u64 addr);
 int find_word(u64 addr);
 bool pinned(u64 addr, int size, u64 *v);
 void kill_word(u64 addr);

@@ -1,14 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * The machine around the text: stacks, per-CPU variables, page tables as far as
- * the path uses them, delivery of events, and what C functions do that are not
- * executed instruction by instruction.
+ * The machine around the text: contexts, delivery of events, and what C functions do
+ * that are not executed instruction by instruction.
  */
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "explore.h"
+#include "memory.h"
 
 const struct image *image;
 bool entry_latched;
@@ -22,7 +21,7 @@ const char * const property_name[NR_PROPERTIES] = {
 };
 
 const char * const event_name[NR_EVENTS] = {
-	"step", "fork", "nmi", "mce", "db", "iret", "smi",
+	"step", "fork", "nmi", "mce", "db", "watch", "iret", "smi",
 };
 
 bool violate(enum property p, const char *fmt, ...)
@@ -36,61 +35,9 @@ bool violate(enum property p, const char *fmt, ...)
 	return false;
 }
 
-/* ----------------------------------------------------------- layout */
-
-#define PER_CPU_AREA	0xffff88800fc00000ULL
-#define USER_GS		0x00007fabcdef0000ULL
-#define CEA		0xfffffe0000000000ULL
-#define CEA_ESTACKS	(CEA + 0x40000)
-#define ENTRY_STACK_TOP	(CEA + 0x4000)
-#define THREAD_STACK	0xffffc90000014000ULL
-/* What a task_struct holds does not matter here. */
-#define CURRENT		0xffff888001000000ULL
-#define CANARY		0x5afe5afe5afe5a00ULL
-#define ESPFIX_STACK	0xffffff0100000fc0ULL
-#define ESPFIX_WADDR	0xffff888001234fc0ULL
-#define ESPFIX_WORDS	8
-#define KERNEL_CR3	0x0000000001000000ULL
-#define USER_CR3	0x0000000001001000ULL
-#define ORIG_CR2	0x00000000c2000000ULL
-#define FAULT_CR2	0x00000000c2fa0000ULL
-#define DR7_ARMED	0x0000000000000402ULL
-#define SPEC_IBRS	1
-
-#define STACK_WORDS	112
-#define MODULE_TEXT	0xffffffffc0000000ULL
-#define USER_TEXT	0x0000000000401000ULL
-#define USER_STACK	0x00007ffc5a5a0000ULL
-
-struct stack_info stacks[NR_STACKS] = {
-	[DF] = { .name = "df" }, [REAL] = { .name = "real" }, [LATCHED] = { .name = "latched" },
-	[DB] = { .name = "db" }, [MCE] = { .name = "mce" },
-	[THREAD] = { .name = "thread" }, [ENTRY] = { .name = "entry" },
-};
-
-/* Per-CPU variables that are memory; all the others are not looked at. */
-static const char * const variable[] = { "nmi_state", "nmi_cr2", "nmi_dr7" };
-
-#define NR_VARIABLES ((int)ARRAY_SIZE(variable))
-
-/* nmi_state, see arch/x86/kernel/nmi.c */
-#define NMI_EXECUTING	1
-#define NMI_LATCHED	2
-
-static u64 variable_at[NR_VARIABLES];
-static int variable_word;
-static int espfix_word;
-
-static struct pin {
-	u64 addr;
-	u64 value;
-} pins[16];
-static int nr_pins;
-
-/* The per-CPU area, less the link address of its variables. */
-static u64 kernel_gs;
 static u64 gate_nmi, gate_mce, gate_db;
-static u64 run_fn, nmi_fn, nmi_fn_end, fixup_fn, fixup_end, move_fn, move_end, fault_rip, text_begin, text_end;
+static u64 run_fn, fault_rip, text_begin, text_end;
+static u64 nmi_fn, nmi_fn_end, fixup_fn, fixup_end, move_fn, move_end;
 static u64 may_fault_fn[8];
 static int nr_may_fault;
 static struct {
@@ -101,116 +48,8 @@ static int nr_as_built;
 static u64 stub_begin, stub_end;
 
 static u64 ctx[W_MAX];
-static u64 state_addr;
-static bool pti, ibrs;
+static bool pti, pcid, ibrs;
 static const struct context_desc *context;
-
-static void pin(u64 addr, u64 value)
-{
-	if (nr_pins == ARRAY_SIZE(pins))
-		die("too many pins");
-	pins[nr_pins].addr = addr;
-	pins[nr_pins++].value = value;
-}
-
-static void pin_sym(const char *name, u64 off, u64 base, u64 value)
-{
-	u64 addr;
-
-	if (sym_find(image->sym, name, &addr))
-		pin(base + addr + off, value);
-}
-
-bool pinned(u64 addr, int size, u64 *v)
-{
-	int i;
-
-	for (i = 0; i < nr_pins; i++) {
-		u64 off = addr - pins[i].addr;
-
-		if (off >= 8)
-			continue;
-		*v = pins[i].value >> (8 * off);
-		if (size < 8)
-			*v &= (1ULL << (8 * size)) - 1;
-		return true;
-	}
-	return false;
-}
-
-/* w[] index of @addr, -1 if it is not memory of the machine, -2 if it crashes. */
-int find_word(u64 addr)
-{
-	int i;
-
-	/* Counters below the state; to the classic entry that is its "iret" frame. */
-	if (entry_latched && addr >= stacks[REAL].top - 72 && addr < stacks[REAL].top - 56)
-		return -1;
-	for (i = 0; i < NR_STACKS; i++) {
-		const struct stack_info *s = &stacks[i];
-		u64 word;
-
-		if (addr - s->bottom >= s->top - s->bottom)
-			continue;
-		word = (s->top - addr + 7) / 8 - 1;
-		if (addr & 7)
-			word = (s->top - (addr & ~7ULL)) / 8 - 1;
-		else
-			word = (s->top - addr) / 8 - 1;
-		if (word >= (u64)s->words) {
-			violate(P_CRASH, "the %s stack is used deeper than %d words",
-				s->name, s->words);
-			return -2;
-		}
-		return s->first + s->words - 1 - word;
-	}
-	if (addr - PER_CPU_AREA < 0x100000) {
-		for (i = 0; i < NR_VARIABLES; i++) {
-			if (variable_at[i] && addr - kernel_gs - variable_at[i] < 8)
-				return variable_word + i;
-		}
-		return -1;
-	}
-	if (addr - ESPFIX_WADDR < 8 * ESPFIX_WORDS)
-		return espfix_word + (addr - ESPFIX_WADDR) / 8;
-	if (((addr & 0xffffffff0000ffffULL) - ESPFIX_STACK) < 8 * ESPFIX_WORDS)
-		return espfix_word + ((addr & 0xffffffff0000ffffULL) - ESPFIX_STACK) / 8;
-	if (addr >= 0xffff800000000000ULL)
-		return -1;
-	violate(P_CRASH, "access to 0x%llx", (unsigned long long)addr);
-	return -2;
-}
-
-static bool is_persistent(u64 addr)
-{
-	/* The state, in either entry. */
-	return addr >= stacks[REAL].top - 56 && addr < stacks[REAL].top - 48;
-}
-
-void kill_word(u64 addr)
-{
-	int i = find_word(addr), j;
-
-	if (i < 0) {
-		violation = P_NONE;
-		return;
-	}
-	for (j = 0; j < NR_STACKS; j++) {
-		if (addr - stacks[j].bottom < stacks[j].top - stacks[j].bottom) {
-			if (!is_persistent(addr))
-				set(i, DEAD);
-			return;
-		}
-	}
-}
-
-static void kill_stack(enum stack st, u64 below, int words)
-{
-	u64 a;
-
-	for (a = stacks[st].top - 8 * words; a < below; a += 8)
-		kill_word(a);
-}
 
 void label(u64 addr, char *buf, size_t len)
 {
@@ -221,94 +60,6 @@ void label(u64 addr, char *buf, size_t len)
 	else
 		sym_label(image->more && in_asm(addr) && addr >= text_end ? image->more : image->sym,
 			  addr, buf, len);
-}
-
-static void layout(void)
-{
-	/* What estack_pages[] says: offset, size and type of each page's stack. */
-	static const enum stack order[] = { DF, REAL, LATCHED, DB, MCE };
-	u64 at = sym_addr(image->sym, "estack_pages");
-	u64 size = sym_size(image->sym, "estack_pages"), i;
-	u64 seen[16], offs[16] = { 0 }, len[16] = { 0 };
-	int n = 0, k, s;
-
-	for (i = 0; i + 8 <= size; i += 8) {
-		u64 e = image_u64(image, at + i);
-		int type = e >> 48;
-
-		if (!(e >> 32 & 0xffff))
-			continue;
-		for (k = 0; k < n && seen[k] != (u64)type; k++)
-			;
-		if (k == n && n < 16)
-			seen[n++] = type;
-		offs[k] = e & 0xffffffff;
-		len[k] = e >> 32 & 0xffff;
-	}
-	/* Behind them there are those of #VC. The LATCHED stack may be part of REAL. */
-	if (n != 6 && n != 7)
-		die("%s: estack_pages names %d stacks", image->path, n);
-	memset(&stacks[LATCHED].bottom, 0, 2 * sizeof(u64));
-	stacks[LATCHED].words = 0;
-	for (k = 0, s = 0; s < 5; s++) {
-		if (order[s] == LATCHED && n == 6)
-			continue;
-		stacks[order[s]].bottom = CEA_ESTACKS + offs[k];
-		stacks[order[s]].top = stacks[order[s]].bottom + len[k];
-		stacks[order[s]].words = STACK_WORDS;
-		k++;
-	}
-	stacks[THREAD].top = THREAD_STACK;
-	stacks[THREAD].bottom = THREAD_STACK - 0x4000;
-	stacks[THREAD].words = STACK_WORDS;
-	stacks[ENTRY].top = ENTRY_STACK_TOP;
-	stacks[ENTRY].bottom = ENTRY_STACK_TOP - 0x1000;
-	stacks[ENTRY].words = 48;
-	for (n = W_MEM, s = 0; s < NR_STACKS; s++) {
-		stacks[s].first = n;
-		n += stacks[s].words;
-	}
-	variable_word = n;
-	n += NR_VARIABLES;
-	espfix_word = n;
-	n += ESPFIX_WORDS;
-	if (n > W_MAX)
-		die("W_MAX is too small");
-	nr_w = n;
-	state_addr = stacks[REAL].top - 56;
-}
-
-/*
- * Where the top of the thread stack is kept: what entry text loads RSP from
- * apart from the TSS, whose name has changed over the years.
- */
-static void pin_stack_top(void)
-{
-	u64 a = sym_addr(image->sym, "__entry_text_start");
-	u64 end = sym_addr(image->sym, "__entry_text_end");
-	u64 tss = sym_addr(image->sym, "cpu_tss_rw");
-	const struct insn *i;
-
-	for (; a < end; a++) {
-		u64 var;
-		u8 b[5];
-
-		/* mov %gs:(rip or absolute), %rsp */
-		image_read(image, a, b, 5);
-		if (b[0] != 0x65 || b[1] != 0x48 || b[2] != 0x8b ||
-		    (b[3] != 0x25 && b[3] != 0x24))
-			continue;
-		i = decode(a);
-		if (!i || i->nr != 2 || i->op[0].kind != O_REG || i->op[0].reg != SP ||
-		    !i->op[1].gs)
-			continue;
-		var = i->op[1].val + (i->op[1].base == REG_IP ? i->addr + i->len : 0);
-		if (var - tss < 0x100)
-			continue;
-		pin(kernel_gs + var, THREAD_STACK);
-		return;
-	}
-	die("%s: nobody loads the thread stack", image->path);
 }
 
 static void run_as_built(const char *name)
@@ -354,14 +105,13 @@ static void find_stub(const struct image *im)
 
 void machine_init(const struct image *im, const struct features *f, const char *entry)
 {
-	int i;
-
 	image = im;
-	nr_pins = nr_as_built = nr_may_fault = 0;
+	nr_as_built = nr_may_fault = 0;
 	decode_init(im);
-	layout();
+	memory_init(im);
 	entry_latched = !strcmp(entry, "latched");
 	pti = features_has(f, "PTI");
+	pcid = features_has(f, "PCID");
 	ibrs = features_has(f, "KERNEL_IBRS");
 
 	if (im->more) {
@@ -390,32 +140,6 @@ void machine_init(const struct image *im, const struct features *f, const char *
 	text_begin = sym_addr(im->sym, "_text");
 	text_end = sym_addr(im->sym, "_etext");
 
-	kernel_gs = PER_CPU_AREA - sym_addr(im->sym, "__per_cpu_start");
-	for (i = 0; i < NR_VARIABLES; i++) {
-		if (!sym_find(im->sym, variable[i], &variable_at[i]))
-			variable_at[i] = 0;
-	}
-
-	pin_stack_top();
-	pin_sym("cpu_tss_rw", 4, kernel_gs, ENTRY_STACK_TOP);
-	pin_sym("cea_exception_stacks", 0, kernel_gs, CEA_ESTACKS);
-	pin_sym("this_cpu_off", 0, kernel_gs, kernel_gs);
-	pin_sym("espfix_waddr", 0, kernel_gs, ESPFIX_WADDR);
-	pin_sym("espfix_stack", 0, kernel_gs, ESPFIX_STACK);
-	pin_sym("x86_spec_ctrl_current", 0, kernel_gs, SPEC_IBRS);
-	pin_sym("cpu_dr7", 0, kernel_gs, 0);
-	/* The canary of the stack protector: at a fixed place, later a variable. */
-	pin_sym("fixed_percpu_data", 0x28, kernel_gs, CANARY);
-	pin_sym("__stack_chk_guard", 0, kernel_gs, CANARY);
-	/* pcpu_hot: current_task, preempt_count, cpu_number */
-	pin_sym("pcpu_hot", 0, kernel_gs, CURRENT);
-	pin_sym("pcpu_hot", 8, kernel_gs, 0);
-	pin_sym("current_task", 0, kernel_gs, CURRENT);
-	pin_sym("cpu_number", 0, kernel_gs, 0);
-	pin_sym("__per_cpu_offset", 0, 0, kernel_gs);
-	pin_sym("__cpu_online_mask", 0, 0, ~0ULL);
-	pin_sym("ignore_nmis", 0, 0, 0);
-
 	run_as_built("exc_nmi");
 	run_as_built("exc_nmi_latched");
 	run_as_built("latched_nmi_fixup");
@@ -431,11 +155,6 @@ void machine_init(const struct image *im, const struct features *f, const char *
 	may_fault("default_do_nmi");
 	may_fault("do_machine_check");
 	may_fault("exc_debug_kernel");
-}
-
-u64 gate(enum ev ev)
-{
-	return ev == EV_NMI ? gate_nmi : ev == EV_MC ? gate_mce : gate_db;
 }
 
 /* --------------------------------------------------------- contexts */
@@ -527,8 +246,8 @@ bool machine_start(const struct context_desc *c, int n)
 	w[find_word(state_addr)] = 0;
 	for (i = 0; i < ESPFIX_WORDS; i++)
 		w[espfix_word + i] = DEAD;
-	w[variable_word + 1] = DEAD;
-	w[variable_word + 2] = DEAD;
+	w[variable_word + NMI_CR2] = DEAD;
+	w[variable_word + NMI_DR7] = DEAD;
 
 	fill_stacks();
 	if (!find_at(c->at, &at) || (c->until && !sym_find(image->sym, c->until, &end)))
@@ -539,7 +258,9 @@ bool machine_start(const struct context_desc *c, int n)
 	w[W_FLAGS] = c->flags | 2;
 	w[W_GS] = c->user_gs ? USER_GS : kernel_gs;
 	w[W_KGS] = c->user_gs ? kernel_gs : USER_GS;
-	w[W_CR3] = c->user_cr3 && pti ? USER_CR3 : KERNEL_CR3;
+	w[W_CR3] = KERNEL_CR3;
+	if (c->user_cr3 && pti)
+		w[W_CR3] |= USER_CR3_BIT | (pcid ? USER_PCID_BIT : 0);
 	w[W_CR2] = ORIG_CR2;
 	w[W_DR7] = DR7_ARMED;
 	w[W_MC] = c->in && !strcmp(c->in, "mc");
@@ -547,8 +268,8 @@ bool machine_start(const struct context_desc *c, int n)
 	if (in_run()) {
 		w[W_RUNNING] = 1;
 		w[variable_word] = NMI_EXECUTING;
-		w[variable_word + 1] = TOKEN(0x100);
-		w[variable_word + 2] = TOKEN(0x101);
+		w[variable_word + NMI_CR2] = TOKEN(0x100);
+		w[variable_word + NMI_DR7] = TOKEN(0x101);
 	}
 	w[W_BUDGET] = UNLIMITED;
 	w[W_SPEC] = ibrs && !c->user_gs ? SPEC_IBRS : 0;
@@ -622,7 +343,7 @@ bool judge(void)
 		/* What is owed is noted; the run that is in progress will see it. */
 		if ((u32)w[variable_word] != (w[W_OWED] ? NMI_LATCHED : NMI_EXECUTING))
 			return violate(P_ARRIVAL, "nmi_state is %u", (u32)w[variable_word]);
-		if (w[variable_word + 1] != TOKEN(0x100) || w[variable_word + 2] != TOKEN(0x101))
+		if (w[variable_word + NMI_CR2] != TOKEN(0x100) || w[variable_word + NMI_DR7] != TOKEN(0x101))
 			return violate(P_RETURN, "what exc_nmi() saved is not as it was");
 		return true;
 	}
@@ -651,8 +372,8 @@ static void settle(void)
 	for (i = 0; i < ESPFIX_WORDS; i++)
 		set(espfix_word + i, DEAD);
 	if (!in_run()) {
-		set(variable_word + 1, DEAD);
-		set(variable_word + 2, DEAD);
+		set(variable_word + NMI_CR2, DEAD);
+		set(variable_word + NMI_DR7, DEAD);
 	}
 	set(W_AWAY, 0);
 }
@@ -745,7 +466,10 @@ bool machine_may(enum ev ev)
 	case EV_MC:
 		return !w[W_MC];
 	case EV_DB:
-		return w[W_TOUCHED] && !w[W_DB] && in_asm(RIP) && w[W_CS] == KERNEL_CS &&
+		return w[W_TOUCHED] == TOUCHED_STACK && !w[W_DB] && in_asm(RIP) &&
+		       w[W_CS] == KERNEL_CS && w[W_DR7] == DR7_ARMED;
+	case EV_WATCH:
+		return w[W_TOUCHED] == TOUCHED_DATA && !w[W_DB] && w[W_CS] == KERNEL_CS &&
 		       w[W_DR7] == DR7_ARMED;
 	case EV_FAULT:
 		return w[W_AWAY] && w[W_MASKED] && faults_here();
@@ -781,8 +505,8 @@ static bool whole_nmi(void)
 		set(W_OWED, 1);
 		return true;
 	}
-	set(variable_word + 1, DEAD);
-	set(variable_word + 2, DEAD);
+	set(variable_word + NMI_CR2, DEAD);
+	set(variable_word + NMI_DR7, DEAD);
 	set(W_OWED, 0);
 	return true;
 }
@@ -806,12 +530,13 @@ bool machine_event(enum ev ev)
 		if (!deliver(stacks[REAL].top, gate_nmi))
 			return false;
 		/* MOV SS in user mode: a #DB may have been held back. */
-		set(W_TOUCHED, from_user);
+		set(W_TOUCHED, from_user ? TOUCHED_STACK : TOUCHED_NOTHING);
 		return true;
 	case EV_MC:
 		set(W_MC, w[W_CS] & 3 ? FROM_USER : FROM_KERNEL);
 		return deliver(stacks[MCE].top, gate_mce);
 	case EV_DB:
+	case EV_WATCH:
 		set(W_DB, FROM_KERNEL);
 		return deliver(stacks[DB].top, gate_db);
 	case EV_FAULT:
@@ -861,8 +586,8 @@ static void left(u64 rip)
 {
 	/* exc_nmi() saved these for itself. */
 	if (rip >= nmi_fn && rip < nmi_fn_end && !(w[variable_word] & 0xffffffff)) {
-		set(variable_word + 1, DEAD);
-		set(variable_word + 2, DEAD);
+		set(variable_word + NMI_CR2, DEAD);
+		set(variable_word + NMI_DR7, DEAD);
 	}
 	/* Whoever needed the REAL frame has a copy of it now. */
 	if (rip >= fixup_fn && rip < fixup_end)

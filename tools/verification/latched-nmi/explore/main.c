@@ -36,7 +36,7 @@ u32 events_of(const char *list)
 			mask |= 1 << e;
 	}
 	if (!mask)
-		die("no event in %s; there are nmi, mce, db, iret, smi", list);
+		die("no event in %s; there are nmi, mce, db, watch, iret, smi", list);
 	return mask;
 }
 
@@ -310,7 +310,7 @@ static const char usage[] =
 "  --machine LIST       only these machines\n"
 "  --context LIST       only these contexts\n"
 "  --entry LIST         only classic or latched\n"
-"  --events LIST        instead of the declared ones: nmi,mce,iret,db,smi\n"
+"  --events LIST        instead of the declared ones: nmi,mce,iret,db,watch,smi\n"
 "  --compare FILE       do what the injector did, and compare: what it wrote by\n"
 "                       --results\n"
 "  --cases FILE         the injector's case table, for --compare\n"

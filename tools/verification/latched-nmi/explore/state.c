@@ -86,12 +86,15 @@ static bool mapped(u64 addr)
 	       (addr >> 39) == (0xffffff0000000000ULL >> 39);
 }
 
+/* May a watchpoint be there? On the thread stack, or elsewhere. */
 static void touch(u64 addr)
 {
 	const struct stack_info *s = &stacks[THREAD];
 
 	if (addr >= s->bottom && addr < s->top)
-		set(W_TOUCHED, 1);
+		set(W_TOUCHED, TOUCHED_STACK);
+	else if (watchable(addr))
+		set(W_TOUCHED, TOUCHED_DATA);
 }
 
 bool read_mem(u64 addr, int size, u64 *v)
