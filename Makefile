@@ -54,6 +54,7 @@ bench:
 	@$(T)/bench/bench $$ROW
 
 explore:
+	@$(T)/../verification/latched-nmi/explore/run -n
 	@$(T)/deps build
 	@$(T)/vm/kernel
 	@$(T)/../verification/latched-nmi/explore/run
