@@ -82,16 +82,19 @@ static int find_verdict(const struct verdicts *v, const char *label, int hint)
 	return -1;
 }
 
-/* The verdicts of @in up to "end", or to the end of the file. */
+/* The lines "point" of a case. */
 static struct verdicts read_verdicts(FILE *in)
 {
 	struct verdicts v = { 0 };
 	char line[2048], label[1024], verdict[64];
+	long at = ftell(in);
 
-	while (fgets(line, sizeof(line), in) && strcmp(line, "end\n")) {
-		if (sscanf(line, "point %1023s %63s", label, verdict) == 2)
-			add_verdict(&v, label, !strcmp(verdict, "ok"));
+	while (fgets(line, sizeof(line), in) &&
+	       sscanf(line, "point %1023s %63s", label, verdict) == 2) {
+		add_verdict(&v, label, !strcmp(verdict, "ok"));
+		at = ftell(in);
 	}
+	fseek(in, at, SEEK_SET);
 	return v;
 }
 

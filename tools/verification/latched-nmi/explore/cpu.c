@@ -495,6 +495,23 @@ static bool exchange(const struct insn *i)
 	return put(i, s, a) && put(i, d, r);
 }
 
+/* In C, on memory that is not looked at. */
+static bool compare_exchange(const struct insn *i)
+{
+	const struct opnd *d = &i->op[0];
+	struct opnd ax = { .kind = O_REG, .size = d->size, .reg = AX };
+	u64 a, b, old;
+
+	if (!get(i, d, &old) || !get(i, &ax, &a) || !get(i, &i->op[1], &b))
+		return false;
+	if (IS_SYM(old) || IS_SYM(a)) {
+		unknown_flags();
+		return put(i, d, ANY) && put(i, &ax, ANY);
+	}
+	set_arith(flags_sub(a, old, a - old, d->size));
+	return a == old ? put(i, d, b) : put(i, &ax, old);
+}
+
 static bool string(const struct insn *i)
 {
 	int size = i->op[0].size;
@@ -607,6 +624,8 @@ static bool branch(const struct insn *i, bool call)
 	return true;
 }
 
+u64 executing;
+
 bool cpu_step(int outcome)
 {
 	const struct insn *i = decode(RIP);
@@ -614,7 +633,8 @@ bool cpu_step(int outcome)
 
 	if (!i)
 		return violate(P_CRASH, "there is no instruction");
-	set(W_TOUCHED, 0);
+	executing = i->addr;
+	set(W_TOUCHED, TOUCHED_NOTHING);
 	set(W_RIP, i->addr + i->len);
 
 	switch (i->id) {
@@ -759,9 +779,7 @@ bool cpu_step(int outcome)
 		set_arith(FL_ZF);
 		return put(i, &i->op[0], 0);
 	case X86_INS_CMPXCHG:
-	case X86_INS_CPUID:
-	case X86_INS_RDTSC:
-		break;
+		return compare_exchange(i);
 	case X86_INS_UD2:
 		if (i->asm_text)
 			return violate(P_CRASH, "ud2");

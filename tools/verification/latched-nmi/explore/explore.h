@@ -153,6 +153,8 @@ void rehash(void);
 #define USER32_CS	0x23
 #define USER_SS		0x2b
 
+/* The instruction in progress. */
+extern u64 executing;
 /* How many outcomes has the instruction at RIP? */
 int cpu_outcomes(void);
 /* Execute it. False after a violation, which has been reported. */
@@ -237,6 +239,8 @@ bool at_rest(void);
 bool judge(void);
 bool is_summary(u64 addr);
 bool is_fault(u64 addr);
+/* C of the kernel's that has pointers to its own data, and none to these stacks. */
+bool follows_pointers(u64 addr);
 /* Data that within_cpu_entry() does not refuse a watchpoint on. */
 bool watchable(u64 addr);
 int find_word(u64 addr);

@@ -437,6 +437,12 @@ static bool in_as_built(u64 addr)
 	return false;
 }
 
+bool follows_pointers(u64 addr)
+{
+	return in_as_built(addr) && !(addr >= fixup_fn && addr < fixup_end) &&
+	       !(addr >= move_fn && addr < move_end);
+}
+
 /* A C function that is one step: it may do anything a C function may. */
 bool is_summary(u64 addr)
 {
