@@ -189,7 +189,8 @@ static bool found_before(const struct mutate_wish *wish, const struct change *c)
 }
 
 /* Is change number @i one of this worker's? */
-static bool is_ours(const struct mutate_wish *wish, const struct changes *all, int i)
+static bool is_ours(const struct guest *g, const struct mutate_wish *wish,
+		    const struct changes *all, int i)
 {
 	const struct change *c = &all->c[i];
 
@@ -197,6 +198,9 @@ static bool is_ours(const struct mutate_wish *wish, const struct changes *all, i
 		return false;
 	if (wish->names)
 		return list_has(wish->names, c->name);
+	/* To run everything on what nothing can find is not for a sample. */
+	if (wish->sample > 1 && equivalent(g, c))
+		return false;
 	return !(i / wish->workers % wish->sample);
 }
 
@@ -207,7 +211,7 @@ void mutate_run(struct guest *g, const struct mutate_wish *wish, FILE *out)
 
 	find_changes(g, &all);
 	for (i = 0; i < all.nr; i++)
-		n += is_ours(wish, &all, i);
+		n += is_ours(g, wish, &all, i);
 	progress_more(n);
 	for (i = 0; i < all.nr; i++) {
 		const struct change *c = &all.c[i];
@@ -215,7 +219,7 @@ void mutate_run(struct guest *g, const struct mutate_wish *wish, FILE *out)
 		char first[600] = "";
 		int cases;
 
-		if (!is_ours(wish, &all, i))
+		if (!is_ours(g, wish, &all, i))
 			continue;
 		g->patch = &c->patch;
 		g->nr_patch = 1;
