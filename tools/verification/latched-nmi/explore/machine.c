@@ -48,7 +48,7 @@ static int nr_as_built;
 static u64 stub_begin, stub_end;
 
 static u64 ctx[W_MAX];
-static bool pti, pcid, ibrs;
+static bool pti, pcid, ibrs, smap;
 static const struct context_desc *context;
 
 void label(u64 addr, char *buf, size_t len)
@@ -112,6 +112,7 @@ void machine_init(const struct image *im, const struct features *f, const char *
 	entry_latched = !strcmp(entry, "latched");
 	pti = features_has(f, "PTI");
 	pcid = features_has(f, "PCID");
+	smap = features_has(f, "SMAP");
 	ibrs = features_has(f, "KERNEL_IBRS");
 
 	if (im->more) {
@@ -148,7 +149,11 @@ void machine_init(const struct image *im, const struct features *f, const char *
 	run_as_built("exc_machine_check_nmi");
 	run_as_built("exc_machine_check_kernel");
 	run_as_built("exc_debug");
-	run_as_built("noist_exc_machine_check");
+	/* On the thread stack it is like any other C, but for the injector's scripts. */
+	if (explored_already)
+		may_fault("noist_exc_machine_check");
+	else
+		run_as_built("noist_exc_machine_check");
 	run_as_built("sync_regs");
 	run_as_built("handle_interrupted_saferet");
 
@@ -565,8 +570,9 @@ static bool entered(u64 fn)
 	if (fn == run_fn) {
 		if (w[W_RUNNING])
 			return violate(P_REENTRY, "a handler run begins in another one");
-		if (w[W_FLAGS] & FL_DF)
-			return violate(P_CLEAN, "the handlers begin with DF set");
+		if (w[W_FLAGS] & (FL_DF | (smap ? FL_AC : 0)))
+			return violate(P_CLEAN, "the handlers begin with %s set",
+				       w[W_FLAGS] & FL_DF ? "DF" : "AC");
 		if (w[W_GS] != kernel_gs || w[W_CR3] != KERNEL_CR3)
 			return violate(P_CLEAN, "the handlers begin with the user's %s",
 				       w[W_GS] != kernel_gs ? "GSBASE" : "page table");
@@ -672,7 +678,8 @@ bool machine_step(int outcome)
 		settle();
 		return true;
 	}
-	if (op[0] == 0xc3)
+	/* RET, or a jump to a return thunk. */
+	if (op[0] == 0xc3 || (op[0] == 0xe9 && !in_asm(rip) && in_asm(RIP)))
 		left(rip);
 	/* By a call or a jump; IRET and RET go back into a function. */
 	if (RIP != rip && !in_asm(RIP) && op[0] != 0xc3 && !(op[0] == 0x48 && op[1] == 0xcf))

@@ -70,9 +70,9 @@ static void prepare(const struct machine_desc *m, const char *entry, struct imag
 		snprintf(path, sizeof(path), "%s/%s.elf", opt.more, entry);
 		image_add(*im, path);
 	}
-	machine_init(*im, f, entry);
 	count_to_two = opt.two;
 	explored_already = !opt.whole;
+	machine_init(*im, f, entry);
 }
 
 /* The fewest events that show it: they are what a reader can follow. */

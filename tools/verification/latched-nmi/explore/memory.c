@@ -280,6 +280,9 @@ void memory_init(const struct image *im)
 	pin_sym("pcpu_hot", 0, kernel_gs, CURRENT);
 	pin_sym("pcpu_hot", 8, kernel_gs, 0);
 	pin_sym("current_task", 0, kernel_gs, CURRENT);
+	/* Call depth tracking does not stuff the return stack buffer here. */
+	pin_sym("pcpu_hot", 16, kernel_gs, 1);
+	pin_sym("__x86_call_depth", 0, kernel_gs, 1);
 	pin_sym("cpu_number", 0, kernel_gs, 0);
 	pin_sym("__per_cpu_offset", 0, 0, kernel_gs);
 	pin_sym("__cpu_online_mask", 0, 0, ~0ULL);

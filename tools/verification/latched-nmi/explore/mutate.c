@@ -150,7 +150,7 @@ static bool is_found(const struct explore_config *cfg, char *how, size_t len)
 }
 
 static void work(const struct explore_config *cfg, struct image *im, const char *names,
-		 int worker, int workers, FILE *out)
+		 int worker, int workers, bool verbose, FILE *out)
 {
 	char how[512];
 	int i;
@@ -166,11 +166,15 @@ static void work(const struct explore_config *cfg, struct image *im, const char 
 		found = is_found(cfg, how, sizeof(how));
 		image_write(im, c->addr, c->old, c->len);
 		decode_flush();
-		fprintf(out, "%s %s (%s) %s\n", found ? "found" : "survived", c->name, c->text,
-			found ? how : "");
+		fprintf(out, "%s\n", found ? "found" : "survived");
 		fflush(out);
-		if (isatty(STDERR_FILENO))
-			fprintf(stderr, "\r# %d of %d", i + 1, nr_changes);
+		if (!found || verbose || names) {
+			printf("%-8s %s (%s) %s\n", found ? "found" : "survived", c->name, c->text,
+			       found ? how : "");
+			fflush(stdout);
+		}
+		if (!((i / workers) % 50))
+			fprintf(stderr, "# %d of %d changes\n", i + 1, nr_changes);
 	}
 }
 
@@ -179,15 +183,16 @@ int mutate(const struct explore_config *cfg, struct image *im, const char *names
 {
 	int i, found = 0, survived = 0;
 	FILE **out = xalloc(workers * sizeof(*out));
-	char line[1024];
+	char line[64];
 
 	find_changes(im);
 	for (i = 0; i < workers; i++) {
 		out[i] = tmpfile();
 		if (!out[i])
 			die("no temporary file");
+		fflush(stdout);
 		if (!fork()) {
-			work(cfg, im, names, i, workers, out[i]);
+			work(cfg, im, names, i, workers, verbose, out[i]);
 			_exit(0);
 		}
 	}
@@ -200,8 +205,6 @@ int mutate(const struct explore_config *cfg, struct image *im, const char *names
 
 			found += ok;
 			survived += !ok;
-			if (!ok || verbose || names)
-				fputs(line, stdout);
 		}
 		fclose(out[i]);
 	}
