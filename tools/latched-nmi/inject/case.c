@@ -41,6 +41,31 @@ static bool iret_in_place(struct guest *g)
 	return !memcmp(r.raw, s.raw, r.len);
 }
 
+/*
+ * Deliver what comes through @gate on the stack @top, as the CPU does it in kernel
+ * mode. Whether NMIs are masked stays as it is.
+ */
+static void deliver(struct guest *g, u64 gate, u64 top)
+{
+	struct regs r;
+	u64 frame[5];
+
+	gdb_regs(&g->vm.gdb, &r);
+	if (reg_get(&r, R_CS) & 3)
+		die("a step that delivers an exception is for kernel mode");
+	frame[0] = reg_get(&r, R_RIP);
+	frame[1] = reg_get(&r, R_CS);
+	frame[2] = reg_get(&r, R_EFLAGS);
+	frame[3] = reg_get(&r, R_RSP);
+	frame[4] = reg_get(&r, R_SS);
+	gdb_write(&g->vm.gdb, vm_translate(&g->vm, top - sizeof(frame)), frame,
+		  sizeof(frame));
+	gdb_reg_set(&g->vm.gdb, R_RSP, top - sizeof(frame));
+	gdb_reg_set(&g->vm.gdb, R_RIP, gate);
+	/* TF, IF, NT, RF */
+	gdb_reg_set(&g->vm.gdb, R_EFLAGS, frame[2] & ~0x14300ULL);
+}
+
 static enum verdict bad_stop(struct guest *g, enum stop why, const char *where,
 			     char *detail, size_t len)
 {
@@ -228,6 +253,14 @@ enum verdict case_steps(struct guest *g, const struct event *ev, int from, int t
 				snprintf(detail, len, "IRET in place failed");
 				return V_UNREACHED;
 			}
+			continue;
+		case STEP_DB:
+			note(g, "  deliver #DB");
+			deliver(g, g->gate_db, g->ist_top[IST_DB]);
+			continue;
+		case STEP_INT2:
+			note(g, "  deliver INT 2");
+			deliver(g, g->gate_nmi, g->ist_top[IST_REAL]);
 			continue;
 		case STEP_C_STATE:
 			/* The gate first: an injected event is only pending. */

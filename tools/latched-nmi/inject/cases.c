@@ -115,6 +115,24 @@ const struct machine *cfg_machine(const struct config *cfg, const char *name)
 	return kind_find(cfg, kind_named("machine"), name);
 }
 
+struct machine cfg_variant(const struct config *cfg, const struct machine_variant *v)
+{
+	const struct machine *base = cfg_machine(cfg, v->base);
+	struct machine m;
+
+	if (!base)
+		die("there is no machine %s, of which %s is a variant", v->base, v->name);
+	m = *base;
+	m.name = v->name;
+	if (v->cpu)
+		m.cpu = v->cpu;
+	if (v->options)
+		m.options = xasprintf("%s %s", m.options ?: "", v->options);
+	if (v->append)
+		m.append = xasprintf("%s %s", m.append ?: "", v->append);
+	return m;
+}
+
 const struct context *cfg_context(const struct config *cfg, const char *name)
 {
 	return kind_find(cfg, kind_named("context"), name);
@@ -191,6 +209,10 @@ static bool parse_injection(struct step *st, const char *w)
 		st->kind = STEP_MCE;
 	else if (!strcmp(w, "iret"))
 		st->kind = STEP_IRET;
+	else if (!strcmp(w, "db"))
+		st->kind = STEP_DB;
+	else if (!strcmp(w, "int2"))
+		st->kind = STEP_INT2;
 	else if (!strcmp(w, "c-state"))
 		st->kind = STEP_C_STATE;
 	else
@@ -266,7 +288,7 @@ void cfg_schedule(struct event *ev, const char *words)
 				    where, w, at, pass ? pass : "");
 		}
 		if (!parse_injection(add_step(ev, where), w))
-			die("%s: there is no event %s; there are: nmi mce iret", where, w);
+			die("%s: there is no event %s; there are: nmi mce iret db int2", where, w);
 	}
 	if (!ev->nr)
 		die("%s: it has no event", where);

@@ -10,6 +10,9 @@ enum step_kind {
 	STEP_NMI,
 	STEP_MCE,
 	STEP_IRET,
+	/* What the CPU is made to take here, whether NMIs are masked or not. */
+	STEP_DB,
+	STEP_INT2,
 	STEP_RUN,
 	/* On to the first C function: is the state what C relies on? */
 	STEP_C_STATE,
@@ -131,6 +134,18 @@ void cfg_load(struct config *cfg, const char *machines, const char *cases);
 const struct machine *cfg_machine(const struct config *cfg, const char *name);
 const struct context *cfg_context(const struct config *cfg, const char *name);
 const struct event *cfg_event(const struct config *cfg, const char *name);
+
+/* A machine of the table, with what is different. */
+struct machine_variant {
+	char *name;
+	char *base;
+	char *cpu;
+	/* In addition to those of the base. */
+	char *options;
+	char *append;
+};
+
+struct machine cfg_variant(const struct config *cfg, const struct machine_variant *v);
 
 /*
  * Die, naming the word and what there is, if a word of @list is none of the @kind:

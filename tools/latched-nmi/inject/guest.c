@@ -15,7 +15,6 @@
 #define VEC_DB		1
 #define VEC_NMI		2
 #define VEC_MCE		18
-#define IST_REAL	2
 
 /* The state of the latched entry and of the classic one, from the stack's top. */
 #define NMI_STATE	56

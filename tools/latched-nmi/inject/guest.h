@@ -14,6 +14,8 @@
 #define MAX_TRAPS	8
 #define MAX_KEPT	8
 #define NR_IST		5
+#define IST_REAL	2
+#define IST_DB		3
 
 /* What is booted, and how. */
 struct guest_config {
