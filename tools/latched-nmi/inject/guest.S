@@ -5,16 +5,23 @@
  */
 
 #define SYS_rt_sigaction	13
+#define SYS_write		1
 #define SYS_madvise		28
 #define SYS_pause		34
 #define SYS_getppid		110
 #define SYS_modify_ldt		154
 #define SYS_arch_prctl		158
+#define SYS_perf_event_open	298
 #define SYS_finit_module	313
 #define SYS_open		2
+#define SYS_mount		165
+#define O_WRONLY		1
 #define SYS32_getppid		64
 #define ARCH_SET_GS		0x1001
 #define ARCH_SET_FS		0x1002
+#define ARCH_GET_FS		0x1003
+#define PERF_TYPE_BREAKPOINT	5
+#define HW_BREAKPOINT_W		2
 #define MADV_DONTNEED		4
 #define SIGTRAP			5
 #define SA_RESTORER		0x04000000
@@ -83,6 +90,15 @@ load_syscall:
 syscall_insn:
 	syscall
 	jmp	1b
+
+/* One system call without detours. */
+	.globl	load_gap, gap_insn
+load_gap:
+	leaq	stack_top(%rip), %rsp
+	movl	$SYS_getppid, %eax
+gap_insn:
+	syscall
+	jmp	load_gap
 
 	.globl	load_idle
 load_idle:
@@ -206,6 +222,8 @@ load_syscall32:
 	SET_BASES
 	TO_COMPAT
 	movl	$SYS32_getppid, %eax
+	.globl	syscall32_insn
+syscall32_insn:
 	syscall
 	.code64
 
@@ -216,6 +234,88 @@ load_int80:
 	int	$0x80
 	jmp	1b
 	.code64
+
+/*
+ * CPU 1 goes offline, and online again when the host has set "go". RAX says what
+ * became of it. In between and afterwards there are system calls to stop at.
+ */
+	.globl	load_offline, offline_done, online_done, go
+load_offline:
+	leaq	stack_top(%rip), %rsp
+	movl	$SYS_mount, %eax
+	leaq	sysfs(%rip), %rdi
+	leaq	sys(%rip), %rsi
+	movq	%rdi, %rdx
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	syscall
+	movl	$SYS_open, %eax
+	leaq	online(%rip), %rdi
+	movl	$O_WRONLY, %esi
+	syscall
+	movl	%eax, %ebx
+	leaq	zero(%rip), %rsi
+	call	write_digit
+offline_done:
+	movl	$SYS_getppid, %eax
+	syscall
+	cmpb	$0, go(%rip)
+	je	offline_done
+	leaq	one(%rip), %rsi
+	call	write_digit
+online_done:
+1:	movl	$SYS_getppid, %eax
+	syscall
+	jmp	1b
+
+write_digit:
+	movl	$SYS_write, %eax
+	movl	%ebx, %edi
+	movl	$1, %edx
+	syscall
+	ret
+
+/*
+ * For the sweep of watchpoints. The first one is on what the host wants; RAX says
+ * what became of it. The second one is on a word of this program, for a #DB from user
+ * mode and one from kernel mode.
+ */
+	.globl	load_watch, watch_ready
+load_watch:
+	leaq	stack_top(%rip), %rsp
+	leaq	watch_own(%rip), %rdi
+	call	watch
+	leaq	watch_attr(%rip), %rdi
+	call	watch
+watch_ready:
+	jmp	watch_ready
+
+watch:
+	movl	$SYS_perf_event_open, %eax
+	movq	$-1, %rsi		/* every task ... */
+	xorl	%edx, %edx		/* ... of CPU 0 */
+	movq	$-1, %r10
+	xorl	%r8d, %r8d
+	syscall
+	ret
+
+	.globl	load_watch_user, watch_user_end
+load_watch_user:
+	FILL_REGS
+1:	movq	%rax, watched(%rip)
+watch_user_end:
+	jmp	1b
+
+	.globl	load_watch_kernel, watch_kernel_end
+load_watch_kernel:
+	leaq	stack_top(%rip), %rsp
+	FILL_REGS
+1:	movl	$SYS_arch_prctl, %eax
+	movl	$ARCH_GET_FS, %edi
+	leaq	watched(%rip), %rsi
+	syscall
+watch_kernel_end:
+	jmp	1b
 
 	.globl	load_module
 load_module:
@@ -236,6 +336,11 @@ module_ready:
 	.section .rodata
 module:	.asciz	"/module.ko"
 empty:	.asciz	""
+sys:	.asciz	"/sys"
+sysfs:	.asciz	"sysfs"
+online:	.asciz	"/sys/devices/system/cpu/cpu1/online"
+zero:	.ascii	"0"
+one:	.ascii	"1"
 	.balign	8
 sigaction:
 	.quad	handler
@@ -249,6 +354,23 @@ ldt_entry:
 	.long	0, 0, 0xfffff
 	/* seg_32bit=0 contents=data, writable, limit in pages, present, useable */
 	.long	(1 << 4) | (1 << 6)
+
+/* struct perf_event_attr: a breakpoint of eight bytes. */
+.macro ATTR type addr
+	.long	PERF_TYPE_BREAKPOINT, 72
+	.skip	44
+	.long	\type
+	.quad	\addr, 8
+.endm
+
+	.globl	watch_attr
+watch_attr:
+	ATTR	0, 0
+watch_own:
+	ATTR	HW_BREAKPOINT_W, watched
+watched:
+	.quad	0
+go:	.byte	0
 
 	.bss
 	.balign	4096

@@ -97,27 +97,6 @@ static const char doc[] =
 	"Exit status: 0 all is as declared, 1 something is not, 2 the run itself failed or "
 	"there was nothing to run.";
 
-/* A file beside this program. */
-static char *beside(const char *name)
-{
-	char path[4096];
-	ssize_t n = readlink("/proc/self/exe", path, sizeof(path) - 64);
-
-	if (n < 0)
-		die("/proc/self/exe: %s", strerror(errno));
-	path[n] = 0;
-	strcpy(strrchr(path, '/') + 1, name);
-	return xstrdup(path);
-}
-
-static void need_file(const char *option, const char *path)
-{
-	if (!path)
-		die("%s is needed, see --help", option);
-	if (access(path, R_OK))
-		die("%s=%s: %s", option, path, strerror(errno));
-}
-
 static void list_names(const struct config *cfg)
 {
 	int i;

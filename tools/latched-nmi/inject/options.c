@@ -3,7 +3,10 @@
  * Command lines: a table of options for argp.
  */
 #include <argp.h>
+#include <errno.h>
 #include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
 
 #include "options.h"
 
@@ -62,4 +65,24 @@ void options_parse(const struct option_def *def, size_t nr, const char *doc, voi
 	table[nr] = (struct argp_option) { .key = 'h', .flags = OPTION_HIDDEN };
 	argp_parse(&argp, argc, argv, 0, NULL, &t);
 	free(table);
+}
+
+char *beside(const char *name)
+{
+	char path[4096];
+	ssize_t n = readlink("/proc/self/exe", path, sizeof(path) - 64);
+
+	if (n < 0)
+		die("/proc/self/exe: %s", strerror(errno));
+	path[n] = 0;
+	strcpy(strrchr(path, '/') + 1, name);
+	return xstrdup(path);
+}
+
+void need_file(const char *option, const char *path)
+{
+	if (!path)
+		die("%s is needed, see --help", option);
+	if (access(path, R_OK))
+		die("%s=%s: %s", option, path, strerror(errno));
 }

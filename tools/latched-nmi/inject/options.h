@@ -20,4 +20,9 @@ struct option_def {
 void options_parse(const struct option_def *def, size_t nr, const char *doc, void *into,
 		   int argc, char **argv);
 
+/* A file beside this program. */
+char *beside(const char *name);
+/* Die, naming the @option, if there is no file @path that can be read. */
+void need_file(const char *option, const char *path);
+
 #endif
