@@ -85,7 +85,13 @@ static void may_fault(const char *name)
 /* The text of the NMI entry in use, where an NMI is not like any other. */
 static void find_stub(const struct image *im)
 {
+	static const char * const part[] = {
+		"asm_exc_nmi_latched", "__nmi_prologue_begin", "latched_nmi_repeat",
+		"asm_exc_machine_check_latched", "asm_exc_debug_latched",
+	};
 	const struct symtab *t = im->more ? im->more : im->sym;
+	u64 begin, end;
+	size_t i;
 
 	if (im->more) {
 		stub_begin = sym_addr(t, "rfc_text_begin");
@@ -93,10 +99,16 @@ static void find_stub(const struct image *im)
 		return;
 	}
 	if (entry_latched) {
-		/* That from user mode is at the end, and compared with nothing. */
-		if (!sym_find(t, "latched_nmi_repeat", &stub_begin))
-			stub_begin = sym_addr(t, "__nmi_prologue_begin");
-		stub_end = sym_addr(t, "__nmi_user_prologue_begin");
+		/* All but the part from user mode, which is at one of its ends. */
+		stub_begin = ~0ULL;
+		stub_end = 0;
+		for (i = 0; i < ARRAY_SIZE(part); i++) {
+			if (!sym_find(t, part[i], &begin))
+				continue;
+			end = begin + sym_size(t, part[i]);
+			stub_begin = begin < stub_begin ? begin : stub_begin;
+			stub_end = end > stub_end ? end : stub_end;
+		}
 		return;
 	}
 	stub_begin = sym_addr(t, "asm_exc_nmi");

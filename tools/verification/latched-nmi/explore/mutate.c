@@ -102,20 +102,20 @@ static void take_function(csh cs, const struct image *im, const char *name)
 /* The stub, and the C that fixes it up. */
 static void find_changes(const struct image *im)
 {
-	u64 begin, end;
+	static const char * const stub[] = {
+		"asm_exc_nmi_latched", "__nmi_user_prologue_begin", "__nmi_prologue_begin",
+		"latched_nmi_repeat", "asm_exc_machine_check_latched", "asm_exc_debug_latched",
+	};
 	csh cs;
+	size_t i;
 
 	change = xalloc(MAX_CHANGES * sizeof(*change));
 	if (cs_open(CS_ARCH_X86, CS_MODE_64, &cs) != CS_ERR_OK)
 		die("capstone does not start");
 	cs_option(cs, CS_OPT_DETAIL, CS_OPT_ON);
 	cs_option(cs, CS_OPT_SKIPDATA, CS_OPT_ON);
-	if (!sym_find(im->sym, "latched_nmi_repeat", &begin))
-		begin = sym_addr(im->sym, "__nmi_prologue_begin");
-	if (!sym_find(im->sym, "__latched_nmi_text_end", &end))
-		end = sym_addr(im->sym, "__nmi_user_prologue_begin") +
-		      sym_size(im->sym, "__nmi_user_prologue_begin");
-	take_range(cs, im, begin, end);
+	for (i = 0; i < ARRAY_SIZE(stub); i++)
+		take_function(cs, im, stub[i]);
 	take_function(cs, im, "latched_nmi_fixup");
 	take_function(cs, im, "latched_nmi_move");
 	cs_close(&cs);
