@@ -115,6 +115,20 @@ static void expected_regs(struct guest *g, struct regs *want)
 		reg_put(want, R_EFLAGS, reg_get(want, R_EFLAGS) ^ g->rf_pushed);
 }
 
+/* What the event is declared to count has been counted. */
+static bool counts_ok(struct guest *g, char *detail, size_t len)
+{
+	u64 now = guest_u64(g, g->counts_phys);
+	u32 nested = (u32)now - (u32)g->counts_before;
+	u32 restarted = (now >> 32) - (g->counts_before >> 32);
+
+	snprintf(detail, len, "%u nested NMIs and %u restarts were counted", nested, restarted);
+	if ((g->ev->counts_nested && !nested) || (g->ev->counts_restart && !restarted))
+		return false;
+	detail[0] = 0;
+	return true;
+}
+
 static enum verdict judge(struct guest *g, char *detail, size_t len)
 {
 	struct regs r, want;
@@ -143,6 +157,8 @@ static enum verdict judge(struct guest *g, char *detail, size_t len)
 		snprintf(detail, len, "nmi_state %u", guest_u32(g, g->nmi_state_phys));
 		return V_STATE;
 	}
+	if (!strcmp(g->entry, "latched") && !counts_ok(g, detail, len))
+		return V_STATE;
 	runs = guest_u32(g, g->nmi_count_phys) - g->runs_before;
 	if (g->nmi_injected && !runs) {
 		snprintf(detail, len, "no handler run after the last NMI");
@@ -335,6 +351,8 @@ enum verdict case_run(struct guest *g, const struct event *ev,
 	enum verdict v;
 
 	detail[0] = 0;
+	g->ev = ev;
+	g->counts_before = guest_u64(g, g->counts_phys);
 	g->nmi_injected = false;
 	g->nmi_first = ev->step[0].kind == STEP_NMI;
 	v = case_steps(g, ev, 0, ev->nr, spot, detail, len);

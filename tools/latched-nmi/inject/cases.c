@@ -30,6 +30,7 @@ machine_keys[] = {
 	{ "mce-smp", MCE, offsetof(struct machine, mce_smp) }, { }
 }, context_keys[] = {
 	KEY(context, load), KEY(context, at), KEY(context, until), KEY(context, rsp),
+	KEY(context, flags),
 	{ "spin", FLAG, offsetof(struct context, spin) },
 	{ "irqs-off", FLAG, offsetof(struct context, irqs_off) },
 	{ "watch", FLAG, offsetof(struct context, watch) },
@@ -37,13 +38,15 @@ machine_keys[] = {
 }, event_keys[] = {
 	{ "script", SCRIPT, 0 },
 	KEY(event, title), KEY(event, only),
+	{ "counts-nested", FLAG, offsetof(struct event, counts_nested) },
+	{ "counts-restart", FLAG, offsetof(struct event, counts_restart) },
 	{ "classic-loses", FLAG, offsetof(struct event, classic_lossy) }, { }
 }, zone_keys[] = {
 	{ "range", RANGE, 0 }, { }
 }, mutant_keys[] = {
 	KEY(mutant, machine), KEY(mutant, cases), { "patch", PATCH, 0 }, { }
 }, equivalent_keys[] = {
-	KEY(equivalent, insn), KEY(equivalent, why), { }
+	KEY(equivalent, at), KEY(equivalent, insn), KEY(equivalent, why), { }
 }, suite_keys[] = {
 	KEY(suite, machines), KEY(suite, contexts), KEY(suite, events),
 	KEY(suite, entries), { }
@@ -359,6 +362,12 @@ static void check(const struct config *cfg, const char *path)
 		cfg_check_list(cfg, "context", s->contexts, path);
 		cfg_check_list(cfg, "event", s->events, path);
 		cfg_check_list(cfg, "entry", s->entries, path);
+	}
+	for (i = 0; i < cfg->nr_equivalent; i++) {
+		const struct equivalent *eq = &cfg->equivalent[i];
+
+		if (!eq->at || !eq->insn || !eq->why)
+			die("%s: equivalent %s: at, insn and why are needed", path, eq->name);
 	}
 	for (i = 0; i < cfg->nr_mutant; i++) {
 		const struct mutant *mu = &cfg->mutant[i];

@@ -52,6 +52,8 @@ struct event {
 	char *title;
 	char *only;
 	bool classic_lossy;
+	/* The latched entry has to count a nested NMI, a restart. */
+	bool counts_nested, counts_restart;
 	int nr;
 	struct step step[MAX_STEPS];
 };
@@ -62,6 +64,8 @@ struct context {
 	char *at;
 	char *until;
 	char *rsp;
+	/* Flags that are set beside those that are. */
+	char *flags;
 	bool spin;
 	bool irqs_off;
 	bool needs_mce;
@@ -100,7 +104,8 @@ struct mutant {
 /* A change of an instruction, see mutate.c, that nothing can find. */
 struct equivalent {
 	char *name;
-	/* How the instruction begins. */
+	/* How the place and the instruction begin. */
+	char *at;
 	char *insn;
 	char *why;
 };

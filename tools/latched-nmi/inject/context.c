@@ -184,7 +184,7 @@ static bool enter(struct guest *g, const struct context *ctx, const char *snap,
 		  char *why, size_t len)
 {
 	struct regs r;
-	u64 at;
+	u64 at, flags;
 
 	context_leave(g);
 	if (!has_symbols(g, ctx, why, len))
@@ -206,8 +206,12 @@ static bool enter(struct guest *g, const struct context *ctx, const char *snap,
 
 	if (ctx->spin)
 		make_spin(g, at);
+	flags = reg_get(&r, R_EFLAGS);
 	if (ctx->irqs_off)
-		gdb_reg_set(&g->vm.gdb, R_EFLAGS, reg_get(&r, R_EFLAGS) & ~0x200ULL);
+		flags &= ~0x200ULL;
+	if (ctx->flags)
+		flags |= strtoull(ctx->flags, NULL, 0);
+	gdb_reg_set(&g->vm.gdb, R_EFLAGS, flags);
 	if (ctx->rsp)
 		gdb_reg_set(&g->vm.gdb, R_RSP, rsp_of(g, ctx->rsp));
 	g->ctx = ctx;

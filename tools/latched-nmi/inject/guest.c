@@ -18,6 +18,8 @@
 
 /* The state of the latched entry and of the classic one, from the stack's top. */
 #define NMI_STATE	56
+/* What only the latched one has: how many NMIs nested, and how many restarted it. */
+#define NMI_COUNTS	64
 
 #define BOOT_MS		240000
 #define MAX_OTHERS	8
@@ -281,6 +283,7 @@ static void guest_layout(struct guest *g)
 	for (i = 1; i < NR_IST; i++)
 		g->ist_top[i] = guest_u64(g, vm_translate(&g->vm, tss + 0x24 + 8 * (i - 1)));
 	g->state_phys = vm_translate(&g->vm, g->ist_top[IST_REAL] - NMI_STATE);
+	g->counts_phys = vm_translate(&g->vm, g->ist_top[IST_REAL] - NMI_COUNTS);
 
 	g->percpu = guest_u64(g, kernel_phys(sym_addr(g->ksym, "__per_cpu_offset")));
 	g->percpu_phys = g->percpu -

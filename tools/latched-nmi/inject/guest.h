@@ -72,6 +72,8 @@ struct guest {
 	u64 iretq;
 	u64 ist_top[NR_IST];
 	u64 state_phys;
+	/* The counts of nested NMIs and of restarts, in one quadword. */
+	u64 counts_phys;
 	u64 percpu, percpu_phys;
 	u64 nmi_count_phys;
 	u64 nmi_state_phys;
@@ -102,6 +104,8 @@ struct guest {
 	int limit_ms;
 
 	/* The case in progress. */
+	const struct event *ev;
+	u64 counts_before;
 	u32 runs_before;
 	bool nmi_injected;
 	/* What interrupted the context was an NMI. */

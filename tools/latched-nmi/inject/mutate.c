@@ -174,6 +174,7 @@ static const char *equivalent(const struct guest *g, const struct change *c)
 		const struct equivalent *eq = &g->cfg->equivalent[i];
 
 		if (!strcmp(eq->name, strrchr(c->name, ':') + 1) &&
+		    !strncmp(eq->at, c->name, strlen(eq->at)) &&
 		    !strncmp(eq->insn, c->text, strlen(eq->insn)))
 			return eq->why;
 	}
