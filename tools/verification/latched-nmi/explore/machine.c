@@ -522,6 +522,11 @@ static bool whole_nmi(void)
 {
 	kill_stack(REAL, stacks[REAL].top, stacks[REAL].words);
 	kill_stack(LATCHED, stacks[LATCHED].top, stacks[LATCHED].words);
+	/* And those of a machine check in it, if there could be one. */
+	if (!w[W_MC]) {
+		kill_stack(MCE, stacks[MCE].top, stacks[MCE].words);
+		kill_stack(DF, stacks[DF].top - 48, 12);
+	}
 	set(W_TOUCHED, 0);
 	if (w[variable_word] & 0xffffffff) {
 		set(variable_word, NMI_LATCHED);
