@@ -5,7 +5,8 @@
  * NMI, so a fault or #MC inside the handler unmasks nothing, and there is
  * nothing to latch. Faults, #MC and #DB are as in the other protocols.
  */
-#define D	13
+/* The frame, RDX, a fault's frame. */
+#define NMI_WORDS	12
 #define FRED
 
 #define F_SAVE		10

@@ -15,7 +15,9 @@
  *			Its handler returns, and may fault any number of times.
  *	faults		The NMI handler and the handlers of #MC and #DB may
  *			fault: a frame below RSP, and an IRET that returns there.
- *	#DB		A data watchpoint hits an access of the stub to the task.
+ *	#DB		A data watchpoint hits an access of the stub to the task,
+ *			or of user mode; none is armed while #DB is handled.
+ *	#DF		The one that is survived: an IRET to user mode faults.
  *	SMI		Its handler executed an IRET: "masked" is clear.
  *
  * All of them are unbounded in number. What makes the state space finite is
@@ -29,17 +31,41 @@
 /* ------------------------------------------------------------- the memory */
 
 /*
- * Five stacks at a constant distance D from each other, as in the per-CPU
- * entry area, the lowest word of each being its guard page.
+ * The stacks, in the order of the per-CPU entry area, and behind them that of
+ * the thread. Each is as large as the protocol needs it; the lowest word is its
+ * guard page. Only the RFC has a LATCHED stack apart from the NMI stack.
  */
-#define REAL_TOP	(D)
-#define LATCHED_TOP	(2 * D)
-#define DB_TOP		(3 * D)
-#define MCE_TOP		(4 * D)
-#define THREAD_TOP	(5 * D)
-#define MEM_WORDS	(5 * D)
+#ifndef DF_WORDS
+#define DF_WORDS	8
+#endif
+#ifndef LATCHED_WORDS
+#define LATCHED_WORDS	0
+#endif
+#ifndef MC_LOCALS
+#define MC_LOCALS	0		/* Local variables of the #MC handler. */
+#endif
+#define DF_TOP		(DF_WORDS)
+#define NMI_TOP		(DF_TOP + NMI_WORDS)
+#define REAL_TOP	NMI_TOP
+#define LATCHED_END	(NMI_TOP + LATCHED_WORDS)
+#define DB_TOP		(LATCHED_END + 12)
+#define MCE_TOP		(DB_TOP + 12 + MC_LOCALS)
+#define THREAD_TOP	(MCE_TOP + 13)
+#define MEM_WORDS	THREAD_TOP
 
-#define IN_STACK(sp, top)	((sp) > (top) - D && (sp) <= (top))
+#ifndef LATCHED_TOP
+#define LATCHED_TOP	LATCHED_END
+#endif
+
+#define ON_NMI_STACK(sp)	((sp) > DF_TOP && (sp) <= NMI_TOP)
+
+/* Is the guard page of some stack among the "words" words below "sp"? */
+#define BETWEEN(guard, sp, words)	((sp) > (guard) && (sp) <= (guard) + (words))
+#define NO_ROOM(sp, words) \
+	((sp) == 0 || (sp) > MEM_WORDS || BETWEEN(0, sp, words) || \
+	 BETWEEN(DF_TOP, sp, words) || BETWEEN(NMI_TOP, sp, words) || \
+	 BETWEEN(LATCHED_END, sp, words) || BETWEEN(DB_TOP, sp, words) || \
+	 BETWEEN(MCE_TOP, sp, words))
 
 /* Words of a hardware frame, counted from the RSP that IRET finds. */
 #define RIP_W	0
@@ -71,12 +97,16 @@ bit masked;		/* NMIs are masked from delivery until an IRET. */
 bit pending;		/* The NMI pin. */
 bit dead;		/* Triple fault, or an IRET to nowhere. */
 
-/* What the stub and its C part keep. */
+/* What the protocol keeps; this project's stub has it in memory. */
+#ifndef nest_count
 short nest_count;
-byte latch, restart;
+byte latch;
+#endif
 
-/* Nobody asks for more than "zero or not". */
-#define INCREMENT(v)	v = 1
+/* States of exc_nmi(), see below. */
+#define NMI_NOT_RUNNING	0
+#define NMI_EXECUTING	1
+#define NMI_LATCHED	2
 
 /* ---------------------------------------------- the interrupted (outermost) */
 
@@ -84,18 +114,20 @@ byte latch, restart;
  * What an NMI may interrupt when nothing of the NMI path is in progress.
  *
  *	USER		User mode.
- *	USER_EVIL	User mode that resembles the NMI path in every value that
+ *	USER_EVIL	User mode that resembles the epilogue in every value that
  *			user code controls: RIP, RSP, RDX, DF.
- *	KERNEL		Kernel mode.
+ *	USER_EVIL2	The same for the part of the prologue that #DB looks at.
+ *	KERNEL		Kernel mode, far from the NMI entry.
  *	GAP_*		Kernel mode in the SYSCALL gap: RSP is still the user's,
- *			and points at one of the stacks.
+ *			and points at one of the stacks. RIP is near the NMI
+ *			entry, below or above.
  */
 #define USER		0
 #define USER_EVIL	1
 #define KERNEL		2
 #define GAP_REAL	3
 #define GAP_LATCHED	4
-#define GAP_DB		5
+#define USER_EVIL2	5
 
 /* Bit per context. */
 #ifndef CONTEXTS
@@ -104,11 +136,15 @@ byte latch, restart;
 #ifndef EVIL_RIP
 #define EVIL_RIP	OUT_USER
 #endif
+#ifndef EVIL_RIP2
+#define EVIL_RIP2	OUT_USER
+#endif
 #define EVIL_RDX	(REAL_TOP - FRAME - 1)
 
 #define OUT_USER	1
 #define OUT_KERNEL	2
-#define OUT_GAP		3
+#define OUT_BELOW	3
+#define OUT_ABOVE	250
 #define USER_RSP	(MEM_WORDS + 2)
 #define KERNEL_RSP	(MEM_WORDS + 4)
 #define USER_RDX	(MEM_WORDS + 6)
@@ -117,17 +153,20 @@ byte latch, restart;
 
 byte ctx;
 
+#define CTX_USER	(ctx == USER || ctx == USER_EVIL || ctx == USER_EVIL2)
 #define CTX_RIP	(ctx == USER -> OUT_USER : (ctx == USER_EVIL -> EVIL_RIP : \
-		(ctx == KERNEL -> OUT_KERNEL : OUT_GAP)))
-#define CTX_CS	(ctx <= USER_EVIL -> USER_CS : KERNEL_CS)
-#define CTX_SS	(ctx <= USER_EVIL -> USER_SS : KERNEL_SS)
+		(ctx == USER_EVIL2 -> EVIL_RIP2 : (ctx == KERNEL -> OUT_KERNEL : \
+		(ctx == GAP_REAL -> OUT_BELOW : OUT_ABOVE)))))
+#define CTX_CS	(CTX_USER -> USER_CS : KERNEL_CS)
+#define CTX_SS	(CTX_USER -> USER_SS : KERNEL_SS)
 #define CTX_RSP	(ctx == USER -> USER_RSP : (ctx == KERNEL -> KERNEL_RSP : \
-		(ctx == GAP_REAL -> REAL_TOP - FRAME : \
-		(ctx == GAP_DB -> DB_TOP - FRAME : LATCHED_TOP - FRAME))))
+		(ctx == GAP_LATCHED || ctx == USER_EVIL -> LATCHED_TOP - FRAME : \
+		 REAL_TOP - FRAME)))
 #define CTX_RDX	(ctx == USER -> USER_RDX : (ctx == KERNEL -> KERNEL_RDX : EVIL_RDX))
 #define CTX_DF	(ctx == USER_EVIL)
 
-#define OUTERMOST	(cs == USER_CS || rip == OUT_KERNEL || rip == OUT_GAP)
+#define OUTERMOST	(cs == USER_CS || rip == OUT_KERNEL || rip == OUT_BELOW || \
+			 rip == OUT_ABOVE)
 /* An NMI that can be delivered is delivered before the next instruction. */
 #define AT(label)	(rip == (label) && cs == KERNEL_CS && !dead && \
 			 !(pending && !masked && NMI_FAIR))
@@ -146,16 +185,21 @@ byte ctx;
  */
 bit owed, running;
 bit away;		/* The outermost context is interrupted. */
-bit mc_active;		/* From delivery of #MC to its own IRET. */
-bit needed[2];		/* The frame there is somebody's only copy. */
+bit mc_active, db_active; /* From delivery of #MC, #DB to its own IRET. */
+bit needed[3];		/* The frame there is somebody's only copy. */
 #define ON_REAL		0
 #define ON_LATCHED	1
+#define ON_PARKED	2
+#ifdef MC
+byte mc_hit;		/* The RIP that #MC hit. */
+#endif
 
 /*
  * The properties. Each assertion is headed by a constant that names it, so
  * that one exhaustive run tells which of them hold and which do not.
  */
-bit REENTRY, FRAMES, RETURN, ARRIVAL, REST, COUNT, STACK, CLEAN;	/* Always 0. */
+/* Always 0. */
+bit REENTRY, FRAMES, RETURN, ARRIVAL, REST, COUNT, STACK, CLEAN, EXACT, JUDGED;
 
 /*
  * After the first violation the outside world keeps still, so that what is
@@ -207,6 +251,16 @@ bit doomed;
 #else
 #define CHECK_CLEAN(c)		doomed = doomed || !(c)
 #endif
+#if ONLY == 0 || ONLY == 9
+#define CHECK_EXACT(c)		assert(EXACT || (c)); doomed = doomed || !(c)
+#else
+#define CHECK_EXACT(c)		doomed = doomed || !(c)
+#endif
+#if ONLY == 0 || ONLY == 10
+#define CHECK_JUDGED(c)		assert(JUDGED || (c)); doomed = doomed || !(c)
+#else
+#define CHECK_JUDGED(c)		doomed = doomed || !(c)
+#endif
 
 /* Count is 0 or 1, checked at every write. */
 #define SET_COUNT(v)	nest_count = v; CHECK_COUNT(nest_count == 0 || nest_count == 1)
@@ -221,12 +275,38 @@ mtype = { NMIs_open, NMIs_masked };
 	printf("%e\t", (masked -> NMIs_masked : NMIs_open)); \
 	printf(where); printf(what); printf("\n")
 
+/*
+ * REACH: has every step been taken? Spin does not tell that of indivisible steps.
+ * So each notes that it was taken, and the search reports it in the end. The list
+ * of all steps is what the generated code has of these notes.
+ */
+#ifdef REACH
+c_decl {
+	static unsigned char taken[512];
+	extern int atexit(void (*function)(void));
+
+	static void report_taken(void)
+	{
+		int step;
+
+		for (step = 0; step < 512; step++)
+			if (taken[step])
+				printf("taken %d\n", step);
+	}
+}
+#define REPORT_TAKEN	c_code { atexit(report_taken); }
+#define TAKEN(step)	c_code { taken[step] = 1; }
+#else
+#define REPORT_TAKEN	skip
+#define TAKEN(step)	skip
+#endif
+
 /* Fetches one instruction: the options of the loop in CPU begin with it. */
-#define INSN(label, where, what)	AT(label) -> SAY(where, what); RAN
+#define INSN(label, where, what)	AT(label) -> TAKEN(label); SAY(where, what); RAN
 
 /* The same, for one half of an instruction with more than one outcome. */
 #define CHOICE(label, cond, where, what) \
-	AT(label) && (cond) -> SAY(where, what); RAN
+	AT(label) && (cond) -> TAKEN(256 + label); SAY(where, what); RAN
 
 /* ------------------------------------------------------------- liveness */
 
@@ -277,8 +357,15 @@ ltl live { [] (quiet -> <> [] AT_REST) }
 #define IRET_UNMASKS(mark)	masked = 0
 #endif
 
-#ifndef NMI_STATE_AT_REST
-#define NMI_STATE_AT_REST	true
+/* What a protocol adds: more that is 0 at rest, and what it counts. */
+#ifndef MORE_AT_REST
+#define MORE_AT_REST	true
+#endif
+#ifndef ALL_COUNTED
+#define ALL_COUNTED	true
+#endif
+#ifndef TO_BE_COUNTED
+#define TO_BE_COUNTED	skip
 #endif
 
 #define DIE \
@@ -294,7 +381,7 @@ inline push_word()
 {
 	if
 	:: dead
-	:: !dead && (rsp == 0 || rsp > MEM_WORDS || (rsp - 1) % D == 0) ->
+	:: !dead && NO_ROOM(rsp, 1) ->
 		CHECK_STACK(false);
 		DIE
 	:: else ->
@@ -305,7 +392,7 @@ inline push_word()
 }
 
 #define WORD(offset)	mem[IN_MEMORY(rsp + (offset))]
-#define IN_MEMORY(a)	((a) < MEM_WORDS -> (a) : 0)
+#define IN_MEMORY(a)	((a) >= 0 && (a) < MEM_WORDS -> (a) : 0)
 #define POP(reg)	reg = WORD(0); WORD(0) = 0; rsp++
 #define FLAGS		(FLAGS_ONE + cond + 2 * df)
 
@@ -331,7 +418,7 @@ inline push_word()
 inline fault()
 {
 	if
-	:: rsp < FRAME || rsp > MEM_WORDS || (rsp - 1) % D < FRAME ->
+	:: NO_ROOM(rsp, FRAME) ->
 		CHECK_STACK(false);
 		DIE
 	:: else ->
@@ -348,14 +435,15 @@ inline outermost_resumes()
 	CHECK_RETURN(away);
 	CHECK_RETURN(cs == CTX_CS && rip == CTX_RIP && rsp == CTX_RSP);
 	CHECK_RETURN(ss == CTX_SS && df == CTX_DF && rdx == CTX_RDX);
-	CHECK_RETURN(!running && !mc_active);
+	CHECK_RETURN(!running && !mc_active && !db_active);
 	CHECK_ARRIVAL(!running && (!owed || pending));
-	CHECK_REST(nest_count == 0 && latch == 0 && restart == 0 && NMI_STATE_AT_REST);
+	CHECK_REST(nest_count == 0 && latch == 0 && MORE_AT_REST);
+	CHECK_EXACT(ALL_COUNTED);
 	away = 0;
 	/* After a wrong return the machine is beyond repair. */
 	dead = !(cs == CTX_CS && rip == CTX_RIP && rsp == CTX_RSP &&
 		 ss == CTX_SS && df == CTX_DF && rdx == CTX_RDX && !running &&
-		 !mc_active);
+		 !mc_active && !db_active);
 }
 
 /*
@@ -366,6 +454,11 @@ inline outermost_resumes()
  */
 #define NOWHERE	255
 #define POISON(base)	WRITE_FRAME(base, NOWHERE, KERNEL_CS, FLAGS_ONE, KERNEL_RSP, KERNEL_SS)
+
+/* Frames that others look at. The rest is cleared, to have fewer states. */
+#define IS_SHARED(base) \
+	((base) == REAL_TOP - FRAME || (base) == LATCHED_TOP - FRAME || \
+	 (base) == DB_TOP - FRAME || (base) == MCE_TOP - FRAME || (base) == DF_TOP - FRAME)
 
 #define REAL_FRAME_ENDS \
 	needed[ON_REAL] = 0; \
@@ -389,7 +482,10 @@ inline iret()
 		cs = mem[rsp + CS_W];
 		ss = mem[rsp + SS_W] & ~SS_NMI;
 		rsp = mem[rsp + RSP_W];
-		POISON(base);
+		if
+		:: IS_SHARED(base) -> POISON(base)
+		:: else -> WRITE_FRAME(base, 0, 0, 0, 0, 0)
+		fi;
 		base = 0;
 		if
 		:: !(cs == KERNEL_CS && ss == KERNEL_SS) &&
@@ -417,18 +513,37 @@ inline iret()
 	:: d_step { EVENTS && !dead && (!mc_active || MC_NESTS) -> \
 		printf("---- #MC is delivered\n"); \
 		mc_active = 1; \
+		mc_hit = rip; \
 		DELIVER(MCE_TOP, MC_ENTRY, 0) }
 #else
 #define MC_EVENT
 #endif
 
+/* DB_IN_MC: a #DB that was due together with #MC is not discarded, but delivered. */
+#ifdef DB_IN_MC
+#define DB_LATE		(rip == MC_ENTRY && mem[MCE_TOP - FRAME + CS_W] == KERNEL_CS)
+#else
+#define DB_LATE		false
+#endif
+
 #ifdef DB
 #define DB_EVENT \
-	:: d_step { EVENTS && !dead && cs == KERNEL_CS && WATCHABLE -> \
+	:: d_step { EVENTS && !dead && !db_active && (cs == USER_CS || WATCHABLE || DB_LATE) -> \
 		printf("---- #DB: a watchpoint hit the last instruction\n"); \
-		DELIVER(DB_TOP, DB_SAVE, 0) }
+		db_active = 1; \
+		DELIVER(DB_TOP, DB_ENTRY, 0) }
 #else
 #define DB_EVENT
+#endif
+
+#ifdef DF
+#define DF_EVENT \
+	:: d_step { EVENTS && !dead && cs == KERNEL_CS && (rip == OUT_KERNEL || IRET_TO_USER) -> \
+		printf("---- #DF: an IRET to user mode faulted\n"); \
+		CHECK_FRAMES(!needed[ON_PARKED]); \
+		DELIVER(DF_TOP, DF_SAVE, 0) }
+#else
+#define DF_EVENT
 #endif
 
 #ifdef SMI
@@ -451,15 +566,17 @@ inline iret()
 		masked = 1; \
 		CHECK_FRAMES(!needed[ON_REAL]); \
 		needed[ON_REAL] = 1; \
+		TO_BE_COUNTED; \
 		DELIVER(REAL_TOP, NMI_ENTRY, SS_NMI_MARK) } \
 	CONTEXT(USER) \
 	CONTEXT(USER_EVIL) \
 	CONTEXT(KERNEL) \
 	CONTEXT(GAP_REAL) \
 	CONTEXT(GAP_LATCHED) \
-	CONTEXT(GAP_DB) \
+	CONTEXT(USER_EVIL2) \
 	MC_EVENT \
 	DB_EVENT \
+	DF_EVENT \
 	SMI_EVENT \
 	CALM_DOWN
 
@@ -479,8 +596,16 @@ inline iret()
 		ctx = c; CONTEXT_SWITCH; \
 		printf("---- the CPU goes on in context "); printf(#c); printf("\n") }
 
-#define POWER_ON	ctx = KERNEL; CONTEXT_SWITCH; \
-			printf("---- the CPU is in context KERNEL\n")
+#define POWER_ON \
+	POISON(REAL_TOP - FRAME); \
+	POISON(LATCHED_TOP - FRAME); \
+	POISON(DB_TOP - FRAME); \
+	mem[DB_TOP - FRAME + RIP_W] = DB_STALE_RIP; \
+	POISON(MCE_TOP - FRAME); \
+	mem[MCE_TOP - FRAME + RIP_W] = MC_STALE_RIP; \
+	POISON(DF_TOP - FRAME); \
+	ctx = KERNEL; CONTEXT_SWITCH; REPORT_TAKEN; \
+	printf("---- the CPU is in context KERNEL\n")
 
 /* ------------------------------------------- code shared by all protocols */
 
@@ -491,8 +616,8 @@ inline iret()
 	:: d_step { CHOICE(label, EVENTS, where, "faults"); fault() }
 
 /*
- * The stock #MC entry and handler, from kernel or user mode. MC_FIXUP is the
- * protocol's hook, the first thing that the C handler does.
+ * The stock #MC entry and handler, from kernel or user mode. MC_FIXUP and MC_MOVE
+ * are the protocol's hooks, the first and the last thing in the C handler.
  */
 #define MC_SAVE		210
 #define MC_C_ENTRY	211
@@ -503,6 +628,17 @@ inline iret()
 
 #ifndef MC_FIXUP
 #define MC_FIXUP	skip
+#endif
+#ifndef MC_MOVE
+#define MC_MOVE		skip
+#endif
+
+/* Where the last #MC and #DB returned to: what would do the most harm. */
+#ifndef MC_STALE_RIP
+#define MC_STALE_RIP	NOWHERE
+#endif
+#ifndef DB_STALE_RIP
+#define DB_STALE_RIP	NOWHERE
 #endif
 
 #ifdef MC
@@ -516,46 +652,102 @@ inline iret()
 		PUSH(rdx); rdx = SCRATCH; rip = MC_C_ENTRY } \
 	MC_EARLY \
 	:: d_step { INSN(MC_C_ENTRY, "#MC:     ", "fix-up, if the protocol has one"); \
-		rip = MC_BODY; MC_FIXUP } \
+		rip = MC_BODY; rsp = rsp - MC_LOCALS; MC_FIXUP } \
 	MAY_FAULT(MC_BODY, "#MC:     ") \
 	:: d_step { INSN(MC_BODY, "#MC:     ", "the C handler proper"); \
-		rip = MC_RESTORE } \
-	:: d_step { INSN(MC_RESTORE, "#MC:     ", "restore registers"); \
-		POP(rdx); rip = MC_IRET } \
+		CHECK_JUDGED(mem[MCE_TOP - FRAME + RIP_W] == mc_hit); \
+		mc_hit = 0; rip = MC_RESTORE } \
+	:: d_step { INSN(MC_RESTORE, "#MC:     ", "move, restore registers"); \
+		MC_MOVE; rsp = rsp + MC_LOCALS; POP(rdx); rip = MC_IRET } \
 	:: d_step { INSN(MC_IRET, "#MC:     ", "iretq"); \
-		mc_active = 0; iret() }
+		mc_active = 0; iret(); \
+		mem[MCE_TOP - FRAME + RIP_W] = MC_STALE_RIP }
 #else
 #define MC_OPTIONS
 #endif
 
-/* The same for #DB. */
+/* The stock #DB entry and handler. */
 #define DB_SAVE		220
-#define DB_C_ENTRY	221
-#define DB_BODY		222
-#define DB_RESTORE	223
-#define DB_IRET		224
+#define DB_BODY		221
+#define DB_RESTORE	222
+#define DB_IRET		223
 
-/* Where the last #DB returned to: what would do the most harm. */
-#ifndef DB_STALE_RIP
-#define DB_STALE_RIP	NOWHERE
-#endif
-#ifndef DB_FIXUP
-#define DB_FIXUP	skip
+#ifndef DB_ENTRY
+#define DB_ENTRY	DB_SAVE
 #endif
 
 #ifdef DB
 #define DB_OPTIONS \
 	:: d_step { INSN(DB_SAVE, "#DB:     ", "save registers"); \
-		PUSH(rdx); rdx = SCRATCH; rip = DB_C_ENTRY } \
-	:: d_step { INSN(DB_C_ENTRY, "#DB:     ", "fix-up, if the protocol has one"); \
-		rip = DB_BODY; DB_FIXUP } \
-	:: d_step { INSN(DB_BODY, "#DB:     ", "the C handler proper"); \
-		rip = DB_RESTORE } \
+		PUSH(rdx); rdx = SCRATCH; rip = DB_BODY } \
+	MAY_FAULT(DB_BODY, "#DB:     ") \
+	:: d_step { INSN(DB_BODY, "#DB:     ", "the C handler"); rip = DB_RESTORE } \
 	:: d_step { INSN(DB_RESTORE, "#DB:     ", "restore registers"); \
 		POP(rdx); rip = DB_IRET } \
-	:: d_step { INSN(DB_IRET, "#DB:     ", "iretq"); iret(); \
+	:: d_step { INSN(DB_IRET, "#DB:     ", "iretq"); \
+		db_active = 0; iret(); \
 		mem[DB_TOP - FRAME + RIP_W] = DB_STALE_RIP }
 #else
 #define DB_OPTIONS
 #endif
 
+/* #DF: the handler of an IRET to user mode that faulted. */
+#define DF_SAVE		230
+#define DF_BODY		231
+#define DF_RESTORE	232
+#define DF_IRET		233
+
+#ifdef DF
+#define DF_OPTIONS \
+	:: d_step { INSN(DF_SAVE, "#DF:     ", "save registers"); \
+		PUSH(0); PUSH(rdx); rdx = SCRATCH; rip = DF_BODY } \
+	:: d_step { INSN(DF_BODY, "#DF:     ", "the C handler"); rip = DF_RESTORE } \
+	:: d_step { INSN(DF_RESTORE, "#DF:     ", "restore registers"); \
+		POP(rdx); rsp++; rip = DF_IRET } \
+	:: d_step { INSN(DF_IRET, "#DF:     ", "iretq"); iret() }
+#else
+#define DF_OPTIONS
+#endif
+
+/* ------------------------------------------------- exc_nmi(), in the kernel */
+
+/*
+ * arch/x86/kernel/nmi.c. An NMI that nests in one from user mode comes here while
+ * that one runs; nmi_state tells. The caller says where it returns to.
+ */
+
+/* NMIs are unmasked early: by an SEV-ES guest here, with CONFIG_DEBUG_ENTRY in asm. */
+#ifndef EARLY
+#define EARLY		0
+#endif
+
+#define C_TEST		180
+#define C_LATCH		181
+#define C_EXECUTING	182
+#define C_BEGIN		183
+#define C_BODY		184
+#define C_END		185
+#define C_DEC		186
+#define C_RETURN	187
+
+#define IN_C		"  C:     "
+
+#define EXC_NMI_OPTIONS(to_kernel, to_user) \
+	:: d_step { CHOICE(C_TEST, EVENTS && EARLY, IN_C, "sev_es_nmi_complete()"); masked = 0 } \
+	:: d_step { INSN(C_TEST, IN_C, "nmi_state != NMI_NOT_RUNNING?"); \
+		rip = (nmi_state != NMI_NOT_RUNNING -> C_LATCH : C_EXECUTING) } \
+	:: d_step { INSN(C_LATCH, IN_C, "nmi_state = NMI_LATCHED"); \
+		nmi_state = NMI_LATCHED; rip = C_RETURN } \
+	:: d_step { INSN(C_EXECUTING, IN_C, "nmi_state = NMI_EXECUTING"); \
+		nmi_state = NMI_EXECUTING; rip = C_BEGIN } \
+	MAY_FAULT(C_BEGIN, IN_C) \
+	:: d_step { INSN(C_BEGIN, IN_C, "the handlers begin"); HANDLER_BEGINS; rip = C_BODY } \
+	MAY_FAULT(C_BODY, IN_C) \
+	:: d_step { INSN(C_BODY, IN_C, "the handlers run"); rip = C_END } \
+	:: d_step { INSN(C_END, IN_C, "the handlers end"); HANDLER_ENDS; rip = C_DEC } \
+	MAY_FAULT(C_DEC, IN_C) \
+	:: d_step { INSN(C_DEC, IN_C, "if (dec nmi_state) goto nmi_restart"); \
+		nmi_state = (nmi_state -> nmi_state - 1 : 0); \
+		rip = (nmi_state -> C_BEGIN : C_RETURN) } \
+	:: d_step { INSN(C_RETURN, IN_C, "return"); \
+		rip = (ON_NMI_STACK(rsp) -> to_kernel : to_user) }

@@ -13,7 +13,9 @@
  * are masked in the real handler, and in the epilogue the RFC treats an NMI
  * before, between and after the two alike.
  */
-#define D	13
+/* REAL: the frame. LATCHED: the frame, RDX, a fault's frame. */
+#define NMI_WORDS	6
+#define LATCHED_WORDS	12
 
 #ifdef COUNT_IS_1
 #define COUNT_ON_RESTART	SET_COUNT(1)

@@ -13,9 +13,10 @@
  */
 
 /* frame, RDX, executing, iret, outermost, ORIG_RAX, RDX, a fault's frame */
-#define D	26
+#define NMI_WORDS	26
 #define EXECUTING_SLOT	(REAL_TOP - 7)
 #define OUTERMOST_FRAME	(REAL_TOP - 17)
+#define LATCHED_TOP	(OUTERMOST_FRAME + FRAME)
 
 /* asm_exc_nmi */
 #define S_ENTRY		10
@@ -66,32 +67,18 @@
 #define H_STD		70
 #define H_MOVQ		71
 #define H_IRETQ		72
-/* exc_nmi() */
-#define C_TEST		80
-#define C_LATCH		81
-#define C_EXECUTING	82
-#define C_BEGIN		83
-#define C_BODY		84
-#define C_END		85
-#define C_DEC		86
-#define C_RETURN	87
 
 #define NMI_ENTRY	S_ENTRY
 #define MC_ENTRY	MC_STOCK_ENTRY
 #define EVIL_RIP	R_COPY
 #define WATCHABLE	(rip > U_LOAD_RSP && rip <= U_CALL)
-#define NMI_STATE_AT_REST	(nmi_state == 0)
-
-#define NMI_NOT_RUNNING	0
-#define NMI_EXECUTING	1
-#define NMI_LATCHED	2
+#define MORE_AT_REST	(nmi_state == NMI_NOT_RUNNING)
 byte nmi_state;
 
 #include "machine.pml"
 
 #define ENTRY		"NMI:     "
 #define HANDLER		"handler: "
-#define IN_C		"  C:     "
 
 #define FALLS_THROUGH	rip++
 #define FROM_RDX(words)	mem[IN_MEMORY(rdx + (words))]
@@ -132,7 +119,7 @@ active proctype cpu()
 	:: d_step { INSN(K_ABOVE, ENTRY, "RSP above the NMI stack?");
 		rip = (WORD(1 + RSP_W) > REAL_TOP -> F_MOVQ : K_BELOW) }
 	:: d_step { INSN(K_BELOW, ENTRY, "RSP below the NMI stack?");
-		rip = (WORD(1 + RSP_W) < REAL_TOP - D -> F_MOVQ : K_DF) }
+		rip = (WORD(1 + RSP_W) < DF_TOP -> F_MOVQ : K_DF) }
 	:: d_step { INSN(K_DF, ENTRY, "DF clear?");
 		rip = (WORD(1 + FLAGS_W) & FLAG_DF -> N_SUBQ : F_MOVQ) }
 
@@ -184,24 +171,7 @@ active proctype cpu()
 		fi;
 		iret() }
 
-	/* exc_nmi() */
-	:: d_step { INSN(C_TEST, IN_C, "nmi_state != NMI_NOT_RUNNING?");
-		rip = (nmi_state != NMI_NOT_RUNNING -> C_LATCH : C_EXECUTING) }
-	:: d_step { INSN(C_LATCH, IN_C, "nmi_state = NMI_LATCHED");
-		nmi_state = NMI_LATCHED; rip = C_RETURN }
-	:: d_step { INSN(C_EXECUTING, IN_C, "nmi_state = NMI_EXECUTING");
-		nmi_state = NMI_EXECUTING; rip = C_BEGIN }
-	:: d_step { INSN(C_BEGIN, IN_C, "the handlers begin"); HANDLER_BEGINS; rip = C_BODY }
-	MAY_FAULT(C_BODY, IN_C)
-	:: d_step { INSN(C_BODY, IN_C, "the handlers run"); rip = C_END }
-	:: d_step { INSN(C_END, IN_C, "the handlers end"); HANDLER_ENDS; rip = C_DEC }
-	:: d_step { INSN(C_DEC, IN_C, "if (dec nmi_state) goto nmi_restart");
-		nmi_state = (nmi_state -> nmi_state - 1 : 0);
-		rip = (nmi_state -> C_BEGIN : C_RETURN) }
-	:: d_step { INSN(C_RETURN, IN_C, "return");
-		rip = (WORD(2 + CS_W) == KERNEL_CS && IN_STACK(rsp, REAL_TOP) ->
-		       H_POP_REGS : U_POP_REGS) }
-
+	EXC_NMI_OPTIONS(H_POP_REGS, U_POP_REGS)
 	FAULT_OPTIONS
 	MC_OPTIONS
 	DB_OPTIONS
