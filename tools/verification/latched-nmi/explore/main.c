@@ -224,9 +224,10 @@ static int run_jobs(void)
 				continue;
 			jobs[i].done = true;
 			jobs[i].status = WIFEXITED(status) ? WEXITSTATUS(status) : 99;
-			if (jobs[i].status == 99)
-				fprintf(jobs[i].out, "    the explorer died: signal %d\n",
-					WTERMSIG(status));
+			if (jobs[i].status != 0 && jobs[i].status != 1 && jobs[i].status != 3)
+				fprintf(jobs[i].out, "%-8s %-15s %-15s %-12s DID NOT RUN\n",
+					jobs[i].run->entry, jobs[i].machine->name,
+					jobs[i].ctx->name, jobs[i].run->events);
 			running--;
 		}
 	}
@@ -306,7 +307,7 @@ static const char usage[] =
 "  --cpufeatures FILE   arch/x86/include/asm/cpufeatures.h of that kernel\n"
 "  --more DIR           where the entries are that are not the kernel's: rfc.elf, ...\n"
 "  --config FILE        machines, contexts and runs            (explore.cfg)\n"
-"  --run NAME           which runs of it: quick or full        (full)\n"
+"  --run NAME           which runs of it: quick, full, mutate  (full)\n"
 "  --machine LIST       only these machines\n"
 "  --context LIST       only these contexts\n"
 "  --entry LIST         only classic or latched\n"
@@ -440,6 +441,8 @@ int main(int argc, char **argv)
 		return compare(opt.vmlinux, opt.features, &cfg, opt.compare, opt.cases,
 			       opt.guests, opt.machines, opt.text, opt.verbose);
 
+	if (!opt.mutants && !strcmp(opt.run, "mutate"))
+		opt.mutants = "*";
 	if (opt.mutants) {
 		struct image *im;
 

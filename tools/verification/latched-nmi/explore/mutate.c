@@ -186,6 +186,7 @@ int mutate(const struct explore_config *cfg, struct image *im, const char *names
 	char line[64];
 
 	find_changes(im);
+	fprintf(stderr, "# %d changes\n", nr_changes);
 	for (i = 0; i < workers; i++) {
 		out[i] = tmpfile();
 		if (!out[i])
