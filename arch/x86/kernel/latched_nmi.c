@@ -59,16 +59,6 @@ struct latched_nmi_top {
 	struct latched_nmi_context	frame;
 };
 
-/*
- * The top of the #DF stack (L12). @to is what #MC returns to in the end. It is not a
- * variable of the #MC handler, since the compiler would guard that with a canary,
- * and the canary can be watched (C.5 of latched-nmi.rst).
- */
-struct latched_nmi_lent {
-	struct latched_nmi_context	to;
-	struct latched_nmi_context	parked;
-};
-
 #define LATCHED_NMI_OFFSET(member) \
 	((int)offsetof(struct latched_nmi_top, member) - \
 	 (int)offsetof(struct latched_nmi_top, frame.ip))
@@ -101,9 +91,15 @@ extern char __debug_latched_end[];
 #define latched_nmi_top_of(stack) \
 	((struct latched_nmi_top *)CEA_ESTACK_TOP(raw_cpu_read(cea_exception_stacks), stack) - 1)
 
-static __always_inline struct latched_nmi_lent *latched_nmi_lent(void)
+/*
+ * What #MC returns to in the end is kept in the lowest words of its stack. It is not
+ * a variable of the #MC handler, since the compiler would guard that with a canary,
+ * and the canary can be watched (C.5 of latched-nmi.rst). Nor is it beside what is
+ * parked: an NMI from kernel mode may have interrupted #DF (L12).
+ */
+static __always_inline struct latched_nmi_context *latched_nmi_to(void)
 {
-	return (void *)(&latched_nmi_top_of(DF)->frame + 1) - sizeof(struct latched_nmi_lent);
+	return (void *)CEA_ESTACK_BOT(raw_cpu_read(cea_exception_stacks), MCE);
 }
 
 /* The LATCHED frame that belongs to the REAL one of @top. */
@@ -128,7 +124,7 @@ static __always_inline void latched_nmi_copy(struct latched_nmi_context *to,
 static __always_inline struct latched_nmi_context *
 latched_nmi_park(const struct latched_nmi_context *real)
 {
-	struct latched_nmi_context *parked = &latched_nmi_lent()->parked;
+	struct latched_nmi_context *parked = &latched_nmi_top_of(DF)->frame;
 
 	latched_nmi_copy(parked, real);
 	parked->dx = real->dx;
@@ -212,7 +208,7 @@ static __always_inline void latched_nmi_fixup_user(const struct pt_regs *regs, u
  */
 noinstr bool latched_nmi_fixup(const struct pt_regs *regs)
 {
-	struct latched_nmi_context *to = &latched_nmi_lent()->to;
+	struct latched_nmi_context *to = latched_nmi_to();
 	const struct latched_nmi_context *debug = &latched_nmi_top_of(DB)->frame;
 	unsigned long ip = regs->ip;
 
@@ -250,7 +246,7 @@ noinstr bool latched_nmi_fixup(const struct pt_regs *regs)
  */
 noinstr void latched_nmi_move(struct pt_regs *regs)
 {
-	const struct latched_nmi_context *to = &latched_nmi_lent()->to;
+	const struct latched_nmi_context *to = latched_nmi_to();
 
 	regs->dx	= to->dx;
 	regs->ip	= to->ip;

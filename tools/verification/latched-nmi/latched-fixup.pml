@@ -100,7 +100,11 @@ bit move;
 /* @mce: exc_machine_check_kernel(regs) */
 /* @mce: if (move) latched_nmi_move(regs) */
 
-#define TO	(PARKED - 1 - FRAME)
+/* In the lowest words of the #MC stack; for a mutant, below what is parked. */
+#ifndef TO
+#define TO	(DB_TOP + 2)
+#endif
+#define TO_ON_DF (PARKED - 1 - FRAME)
 
 #define C(frame, word)	mem[(frame) + (word)]
 
@@ -125,7 +129,7 @@ inline copy(to, from)
 
 inline park()
 {
-	/* @c: struct latched_nmi_context *parked = &latched_nmi_lent()->parked */
+	/* @c: struct latched_nmi_context *parked = &latched_nmi_top_of(DF)->frame */
 	CHECK_FRAMES(masked && !needed[ON_PARKED]);
 	if
 	:: FIXUP_PARKS ->
@@ -242,7 +246,7 @@ bit in_sp, in_dx;
 
 inline fixup()
 {
-	/* @c: struct latched_nmi_context *to = &latched_nmi_lent()->to */
+	/* @c: struct latched_nmi_context *to = latched_nmi_to() */
 	/* @c: const struct latched_nmi_context *debug = &latched_nmi_top_of(DB)->frame */
 	/* @c: unsigned long ip = regs->ip */
 	hit = IP;
@@ -299,7 +303,7 @@ byte hit;
 
 inline move_to()
 {
-	/* @c: const struct latched_nmi_context *to = &latched_nmi_lent()->to */
+	/* @c: const struct latched_nmi_context *to = latched_nmi_to() */
 	if
 	:: move && FIXUP_MOVES ->
 		/* @c: regs->dx = to->dx */

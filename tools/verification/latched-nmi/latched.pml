@@ -15,8 +15,10 @@
 /* ... and below: the frame, ORIG_RAX, RDX, a fault's frame, the guard page. */
 #define NMI_WORDS	(DISTANCE + FRAME + 2 + FRAME + 1)
 #define LATCHED_TOP	(NMI_TOP - DISTANCE)
-/* #DF: what is parked and what #MC returns to, each a frame and RDX, the guard page. */
+/* #DF: the frame, the other registers, the guard page. */
 #define DF_WORDS	(2 * (FRAME + 1) + 1)
+/* #MC: at the bottom, what it returns to, a frame and RDX. */
+#define MC_LENT		(FRAME + 1)
 
 /* Where the frames are. */
 #define REAL		(NMI_TOP - FRAME)

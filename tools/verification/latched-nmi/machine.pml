@@ -41,15 +41,15 @@
 #ifndef LATCHED_WORDS
 #define LATCHED_WORDS	0
 #endif
-#ifndef MC_LOCALS
-#define MC_LOCALS	0		/* Local variables of the #MC handler. */
+#ifndef MC_LENT
+#define MC_LENT		0		/* Words at the bottom that the protocol uses. */
 #endif
 #define DF_TOP		(DF_WORDS)
 #define NMI_TOP		(DF_TOP + NMI_WORDS)
 #define REAL_TOP	NMI_TOP
 #define LATCHED_END	(NMI_TOP + LATCHED_WORDS)
 #define DB_TOP		(LATCHED_END + 12)
-#define MCE_TOP		(DB_TOP + 12 + MC_LOCALS)
+#define MCE_TOP		(DB_TOP + 12 + MC_LENT)
 #define THREAD_TOP	(MCE_TOP + 13)
 #define MEM_WORDS	THREAD_TOP
 
@@ -652,13 +652,13 @@ inline iret()
 		PUSH(rdx); rdx = SCRATCH; rip = MC_C_ENTRY } \
 	MC_EARLY \
 	:: d_step { INSN(MC_C_ENTRY, "#MC:     ", "fix-up, if the protocol has one"); \
-		rip = MC_BODY; rsp = rsp - MC_LOCALS; MC_FIXUP } \
+		rip = MC_BODY; MC_FIXUP } \
 	MAY_FAULT(MC_BODY, "#MC:     ") \
 	:: d_step { INSN(MC_BODY, "#MC:     ", "the C handler proper"); \
 		CHECK_JUDGED(mem[MCE_TOP - FRAME + RIP_W] == mc_hit); \
 		mc_hit = 0; rip = MC_RESTORE } \
 	:: d_step { INSN(MC_RESTORE, "#MC:     ", "move, restore registers"); \
-		MC_MOVE; rsp = rsp + MC_LOCALS; POP(rdx); rip = MC_IRET } \
+		MC_MOVE; POP(rdx); rip = MC_IRET } \
 	:: d_step { INSN(MC_IRET, "#MC:     ", "iretq"); \
 		mc_active = 0; iret(); \
 		mem[MCE_TOP - FRAME + RIP_W] = MC_STALE_RIP }
