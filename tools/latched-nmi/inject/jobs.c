@@ -93,13 +93,15 @@ static void job_start(struct job *j, const struct guest_config *opt,
 	exit(0);
 }
 
-/* Wait for one of the workers. */
-static void reap(struct jobs *js)
+volatile sig_atomic_t jobs_interrupted;
+
+/* Wait for one of the workers; false if a signal came meanwhile, or instead. */
+static bool reap(struct jobs *js)
 {
 	int i, st, pid = wait(&st);
 
 	if (pid < 0)
-		die("interrupted");
+		return false;
 	for (i = 0; i < js->nr; i++) {
 		if (js->job[i].pid != pid)
 			continue;
@@ -108,6 +110,23 @@ static void reap(struct jobs *js)
 		if (st)
 			fprintf(stderr, "# %s/%s: the worker failed\n",
 				js->job[i].entry, js->job[i].machine->name);
+	}
+	return !jobs_interrupted;
+}
+
+/* What the workers have written up to now is reported. */
+static void stop(struct jobs *js)
+{
+	int i;
+
+	fprintf(stderr, "# interrupted: these are the results up to now\n");
+	for (i = 0; i < js->nr; i++) {
+		if (!js->job[i].pid)
+			continue;
+		kill(js->job[i].pid, SIGKILL);
+		waitpid(js->job[i].pid, NULL, 0);
+		js->job[i].pid = 0;
+		js->job[i].failed = true;
 	}
 }
 
@@ -124,23 +143,28 @@ int jobs_run(struct jobs *js, int parallel, const struct guest_config *opt,
 	     const struct config *cfg, struct results *all, FILE *copy)
 {
 	int i, running = 0, failed = 0, cases = 0;
+	bool stopped = false;
 
 	for (i = 0; i < js->nr; i++)
 		cases += job_cases(&js->job[i], cfg);
 	progress_init(cases);
-	for (i = 0; i < js->nr; i++) {
+	for (i = 0; i < js->nr && !stopped; i++) {
 		js->job[i].out = xasprintf("%s/out.%d", opt->workdir, i);
 		if (running == parallel) {
-			reap(js);
+			stopped = !reap(js);
 			running--;
 		}
+		if (stopped)
+			break;
 		job_start(&js->job[i], opt, cfg);
 		running++;
 	}
-	for (; running; running--)
-		reap(js);
+	for (; running && !stopped; running--)
+		stopped = !reap(js);
+	if (stopped)
+		stop(js);
 	for (i = 0; i < js->nr; i++) {
-		FILE *in = fopen(js->job[i].out, "r");
+		FILE *in = js->job[i].out ? fopen(js->job[i].out, "r") : NULL;
 
 		if (in) {
 			results_read(all, in);

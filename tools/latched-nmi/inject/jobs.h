@@ -2,6 +2,8 @@
 #ifndef _INJECT_JOBS_H
 #define _INJECT_JOBS_H
 
+#include <signal.h>
+
 #include "mutant.h"
 #include "mutate.h"
 #include "result.h"
@@ -33,6 +35,9 @@ struct jobs {
 	struct job *job;
 	int nr;
 };
+
+/* Set by a signal: no job is started any more, and those that run are stopped. */
+extern volatile sig_atomic_t jobs_interrupted;
 
 /* The new job is all zero but for what is given. */
 struct job *jobs_add(struct jobs *js, const struct machine *m, const char *entry);

@@ -291,9 +291,10 @@ static void remove_workdir(void)
 static void interrupted(int sig)
 {
 	(void)sig;
+	jobs_interrupted = 1;
 }
 
-/* An interrupted wait() ends the run by way of exit(). */
+/* Whatever ends this process, its directory goes; see jobs_interrupted for signals. */
 static void make_workdir(void)
 {
 	const struct sigaction sa = { .sa_handler = interrupted };

@@ -171,7 +171,8 @@ void results_read(struct results *all, FILE *in)
 	struct result *r = NULL;
 	char line[2048], *kind, *save;
 
-	while (fgets(line, sizeof(line), in)) {
+	/* A worker that was stopped may have left half a line. */
+	while (fgets(line, sizeof(line), in) && strchr(line, '\n')) {
 		line[strcspn(line, "\n")] = 0;
 		kind = strtok_r(line, " ", &save);
 		if (!kind)
