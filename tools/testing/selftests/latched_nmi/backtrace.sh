@@ -63,8 +63,8 @@ from_kernel()
 	begin
 	echo 0 >$debugfs/backtrace
 	stop_spin
-	logged | grep -E 'NMI>|TASK>|latched_nmi_test_handler|entry_SYSCALL_64|RIP:' | comment
-	lines "<NMI>" "latched_nmi_test_handler" "RIP: 0010:" "</NMI>" "<TASK>" \
+	logged | grep -E 'NMI>|TASK>|lnt_handler|entry_SYSCALL_64|RIP:' | comment
+	lines "<NMI>" "lnt_handler" "RIP: 0010:" "</NMI>" "<TASK>" \
 		"entry_SYSCALL_64" "RIP: 0033:" "</TASK>"
 }
 
@@ -74,8 +74,8 @@ from_user()
 	begin
 	echo 0 >$debugfs/backtrace
 	stop_spin
-	logged | grep -E 'NMI>|TASK>|latched_nmi_test_handler|RIP: 0033' | comment
-	! logged | grep -q "<NMI>" && lines "latched_nmi_test_handler" "RIP: 0033:"
+	logged | grep -E 'NMI>|TASK>|lnt_handler|RIP: 0033' | comment
+	! logged | grep -q "<NMI>" && lines "lnt_handler" "RIP: 0033:"
 }
 
 need_two_cpus

@@ -22,9 +22,6 @@
 #define MODULE		"test_modules/latched_nmi_test.ko"
 #define PMU		"/sys/bus/event_source/devices/latched_nmi_test/"
 
-/* All kinds of faults that the module's NMI handler can take. */
-#define ALL_FAULTS	"int3 page vmalloc user gp db iret"
-
 #define EVENT_IPI	1
 
 static inline bool write_file(const char *name, const char *text)
@@ -52,6 +49,24 @@ static inline unsigned long read_number(const char *name)
 		line[0] = 0;
 	fclose(f);
 	return strtoul(line, NULL, 0);
+}
+
+/* All kinds of faults that the module's NMI handler can take, separated by blanks. */
+static inline const char *all_faults(void)
+{
+	static char all[256];
+	char line[256], name[32];
+	FILE *f = fopen(DEBUGFS "kinds", "r");
+
+	if (!f)
+		ksft_exit_fail_msg("%skinds: %s\n", DEBUGFS, strerror(errno));
+	all[0] = 0;
+	while (fgets(line, sizeof(line), f) && sscanf(line, "%31s", name) == 1) {
+		strcat(all, name);
+		strcat(all, " ");
+	}
+	fclose(f);
+	return all;
 }
 
 /* A counter of the module, the sum over all CPUs. */

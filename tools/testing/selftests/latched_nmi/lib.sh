@@ -30,6 +30,12 @@ stat()
 		'$1 == name { print $(col == 2 ? 2 : col - 1) }' $debugfs/stats
 }
 
+# The kinds of faults that the module's handler can take, in one line.
+kinds()
+{
+	awk '{ printf "%s ", $1 }' $debugfs/kinds
+}
+
 counters=/sys/kernel/debug/x86/latched_nmi
 
 # nmi_count COLUMN: of all CPUs; nested, restarted or fixed-up. Nothing if the

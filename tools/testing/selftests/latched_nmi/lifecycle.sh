@@ -39,6 +39,7 @@ hotplug()
 	for i in 1 2 3; do
 		echo 0 >$online || status=1
 		[ "$(cat $online)" = 0 ] || status=1
+		echo "100 1" >$debugfs/offline || status=1
 		echo "1 1 0 1" 2>/dev/null >$debugfs/storm && status=1
 		echo 1 >$online || status=1
 		[ "$(cat $online)" = 1 ] || status=1

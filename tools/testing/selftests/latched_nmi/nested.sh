@@ -9,7 +9,6 @@
 . "$(dirname "$0")/lib.sh"
 
 rounds=50
-kinds="none int3 page vmalloc user gp db iret"
 
 # nested ZONE KIND
 nested()
@@ -41,11 +40,12 @@ nested()
 need_two_cpus
 need_module
 ktap_print_header
-ktap_set_plan 17
+all="none $(kinds)"
+ktap_set_plan $((2 * $(echo "$all" | wc -w) + 1))
 
 for zone in kernel user; do
 	spin $zone 0
-	for kind in $kinds; do
+	for kind in $all; do
 		test_result "$zone-nmi_nested_$kind" nested "$zone" "$kind"
 	done
 	stop_spin

@@ -105,7 +105,7 @@ kprobe()
 	echo 0 >/proc/sys/debug/kprobes-optimization
 	echo >$tracefs/trace
 	for offset in 9 10 11 12 13 14 15 16 17 18; do
-		echo "p:latched_nmi_probe latched_nmi_test_handler+$offset" \
+		echo "p:latched_nmi_probe lnt_handler+$offset" \
 			2>/dev/null >>$events && break
 	done
 	echo 1 >$tracefs/events/kprobes/latched_nmi_probe/enable || return
@@ -140,7 +140,7 @@ need_module
 ktap_print_header
 ktap_set_plan 10
 
-echo "int3 page vmalloc user gp db iret" >$debugfs/faults
+kinds | xargs >$debugfs/faults
 record_both -e latched_nmi_test/ipi/ -c 1000000 -g
 script >"$tmp/script"
 echo none >$debugfs/faults

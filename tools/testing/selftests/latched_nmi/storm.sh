@@ -23,8 +23,6 @@ storm()
 		[ "$(field runs "$line")" -gt 0 ]
 }
 
-all="int3 page vmalloc user gp db iret"
-
 on_zone()
 {
 	local zone=$1 result
@@ -104,8 +102,7 @@ need_module
 ktap_print_header
 ktap_set_plan 10
 
-# The writer of the operations sends, from a CPU that is not the target.
-taskset -p 2 $$ >/dev/null
+all=$(kinds)
 
 test_result kernel-nmi_storm on_zone kernel none 0 400 5 1000
 test_result idle-nmi_storm storm none 0 10000 10 1000

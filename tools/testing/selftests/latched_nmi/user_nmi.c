@@ -433,7 +433,7 @@ int main(void)
 	for (faulting = 0; faulting < 2; faulting++) {
 		const char *event = faulting ? "nmi_faults" : "nmi";
 
-		if (!write_file(DEBUGFS "faults", faulting ? ALL_FAULTS : "none"))
+		if (!write_file(DEBUGFS "faults", faulting ? all_faults() : "none"))
 			ksft_exit_fail_msg("%sfaults: %s\n", DEBUGFS, strerror(errno));
 
 		for (i = 0; i < nr_zones; i++) {
