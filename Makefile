@@ -5,7 +5,7 @@
 # and the variables, whose defaults are in tools/latched-nmi/common.
 
 variables := KVER LINUX MACHINE O ACCEL SMP V PART TEST CASE AT ENTRY REPLAY \
-	MUTANT ROW RUN DEEP KDIR
+	MUTANT ROW RUN MINUTES CPUS SEED DEEP KDIR
 export $(variables)
 
 # A misspelt variable would do nothing, and say nothing.
@@ -73,6 +73,11 @@ run:
 shell:
 	@$(T)/vm/guest
 	@$(T)/vm/boot -a apic_extnmi=all
+
+.PHONY: soak
+soak:
+	@$(T)/vm/guest
+	@$(T)/check/soak
 
 .PHONY: verify
 verify:

@@ -13,6 +13,8 @@
  *   random NMIS MCES SECS  NMIS and MCES a second at random times, for SECS
  *                          seconds; a further line from the guest ends it
  *
+ *   seed NUMBER            what "random" does is repeated by the same number
+ *
  *   done NMIS MCES         how many of each have been injected
  *   error TEXT
  *
@@ -232,6 +234,9 @@ static void serve(const char *line)
 			mce();
 			usleep(100000);
 		}
+	} else if (sscanf(line, "seed %lu", &count) == 1) {
+		srandom(count);
+		srand48(count);
 	} else if (sscanf(line, "random %lf %lf %lf", &nmi_rate, &mce_rate, &secs) == 3 &&
 		   nmi_rate >= 0 && nmi_rate <= MAX_RATE &&
 		   mce_rate >= 0 && mce_rate <= MAX_RATE &&
