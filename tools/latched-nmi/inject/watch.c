@@ -19,7 +19,7 @@
 /* NMIs that are sent into the #DBs of one case. */
 #define MAX_DB		4
 #define MAX_ALL_DB	500
-#define WATCH_MS	1500
+#define WATCH_MS	800
 #define PT_REGS_SIZE	168
 #define EFLAGS_RF	0x10000ULL
 
@@ -120,7 +120,7 @@ static bool run_to(struct guest *g, u64 addr)
 	return there;
 }
 
-/* The snapshot "armed": a watchpoint of @type on @addr, or only the guest's own. */
+/* The snapshot "armed" has a watchpoint of @type on @addr. Return: 0, or an error. */
 static int arm(struct guest *g, u64 addr, u32 type)
 {
 	u64 attr;
@@ -134,8 +134,10 @@ static int arm(struct guest *g, u64 addr, u32 type)
 	if (!run_to(g, sym_addr(g->isym, "watch_ready")))
 		return -EIO;
 	gdb_regs(&g->vm.gdb, &r);
+	if (reg_get(&r, R_RAX) > -4096ULL)
+		return (int)reg_get(&r, R_RAX);
 	vm_savevm(&g->vm, "armed");
-	return reg_get(&r, R_RAX) > -4096ULL ? (int)reg_get(&r, R_RAX) : 0;
+	return 0;
 }
 
 /* Bring the armed guest to where @s begins. */
@@ -444,10 +446,10 @@ static void watch_word(struct guest *g, const struct word *w, const struct optio
 	static const struct {
 		const char *name;
 		u32 type;
-	} types[] = { { "w", BP_W }, { "rw", BP_RW } };
+	} types[] = { { "rw", BP_RW }, { "w", BP_W } };
 	char fatal[1200] = "", what[3] = "";
 	size_t i, k, n = 0;
-	int refused = 0, tried = 0;
+	bool refused = false;
 	char rip[160];
 	const char *known = NULL;
 
@@ -458,12 +460,11 @@ static void watch_word(struct guest *g, const struct word *w, const struct optio
 
 		if (types[i].type == BP_W && !w->write)
 			continue;
-		tried++;
+		/* The kernel refuses an address, whatever the access. */
 		err = arm(g, w->addr, types[i].type);
-		if (err == -EINVAL) {
-			refused++;
-			continue;
-		}
+		refused = err == -EINVAL;
+		if (refused)
+			break;
 		if (err) {
 			n += snprintf(fatal + n, sizeof(fatal) - n, "%s%s arming fails with %d",
 				      n ? "; " : "", types[i].name, err);
@@ -485,14 +486,14 @@ static void watch_word(struct guest *g, const struct word *w, const struct optio
 		}
 	}
 	o->words++;
-	if (refused == tried)
+	if (refused)
 		o->refused++;
 	else if (fatal[0] || known)
 		o->fatal++;
 	else
 		o->survived++;
 	printf("# %-2s %s, first at %s in %s%s%s\n", what,
-	       refused == tried ? "refused" : fatal[0] || known ? "FATAL" : "survived",
+	       refused ? "refused" : fatal[0] || known ? "FATAL" : "survived",
 	       rip, w->scenario, fatal[0] ? ": " : "", fatal);
 	if (fatal[0])
 		printf("# to see it again: %s --machine %s --entry %s --word '%s'\n",
