@@ -3,7 +3,8 @@
  * spin user|kernel [CPU]: keeps a CPU in one mode, for NMIs to interrupt it there.
  *
  * The functions that loop have names that a backtrace can be searched for. Prints
- * a line once it is there; ends with the signal that ends it, or after a minute.
+ * a line once it is there; ends with the signal that ends it, or after ten
+ * minutes.
  */
 #include <sys/mman.h>
 
@@ -35,7 +36,7 @@ int main(int argc, char **argv)
 	if (argc < 2)
 		return KSFT_FAIL;
 	pin(argc > 2 ? atoi(argv[2]) : 0);
-	alarm(60);
+	alarm(600);
 
 	/* Mapped but never touched: what the handler's fault "user" reads. */
 	absent = mmap(NULL, 4096, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
