@@ -10,6 +10,8 @@
 
 /* More instructions than an entry has before C. */
 #define MAX_ENTRY	300
+/* In struct pt_regs. */
+#define ORIG_AX		120
 
 const char * const verdict_name[V_NR] = {
 	[V_OK] = "ok", [V_LOST] = "lost", [V_REGS] = "regs",
@@ -186,6 +188,7 @@ static enum verdict c_state(struct guest *g, char *detail, size_t len)
 		R_RSI, R_RBP, R_R8, R_R9, R_R10, R_R11, R_R12, R_R13,
 	};
 	const u64 user_cr3 = 0x1000;
+	u64 orig_ax;
 	struct regs r;
 	size_t i;
 	int n;
@@ -209,6 +212,13 @@ static enum verdict c_state(struct guest *g, char *detail, size_t len)
 				 cleared[i]);
 			return V_STATE;
 		}
+	}
+	/* The first argument is pt_regs: no system call that could be restarted. */
+	orig_ax = guest_u64(g, vm_translate(&g->vm, reg_get(&r, R_RDI) + ORIG_AX));
+	if (orig_ax != ~0ULL) {
+		snprintf(detail, len, "C is entered with orig_ax 0x%llx",
+			 (unsigned long long)orig_ax);
+		return V_STATE;
 	}
 	if (reg_get(&r, R_GS_BASE) != g->percpu || reg_get(&r, R_CR3) & user_cr3) {
 		snprintf(detail, len, "C is entered with gs_base 0x%llx, cr3 0x%llx",

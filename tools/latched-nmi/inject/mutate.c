@@ -15,6 +15,7 @@
 
 #define MAX_CHANGES	1024
 #define NOP		0x90
+#define INT3		0xcc
 
 struct change {
 	struct patch patch;
@@ -66,6 +67,26 @@ static bool is_filler(const cs_insn *insn)
 	       insn->id == X86_INS_UD2;
 }
 
+/*
+ * A comparison with the end of a range of text: nothing can be interrupted at the INT3
+ * there, so that it makes no difference which side that is on.
+ */
+static bool ends_text(struct guest *g, const cs_x86 *x)
+{
+	u64 imm;
+	u8 byte;
+	int i;
+
+	for (i = 0; i < x->op_count; i++) {
+		imm = x->operands[i].imm;
+		if (x->operands[i].type != X86_OP_IMM || !in_entry_text(g, imm))
+			continue;
+		gdb_read(&g->vm.gdb, kernel_phys(imm), &byte, sizeof(byte));
+		return byte == INT3;
+	}
+	return false;
+}
+
 static void changes_of(struct guest *g, struct changes *all, const cs_insn *insn)
 {
 	const cs_x86 *x = &insn->detail->x86;
@@ -82,7 +103,7 @@ static void changes_of(struct guest *g, struct changes *all, const cs_insn *insn
 		return;
 	}
 	at = x->encoding.imm_offset;
-	if (at && x->encoding.imm_size && !is_branch(insn)) {
+	if (at && x->encoding.imm_size && !is_branch(insn) && !ends_text(g, x)) {
 		c = add(g, all, insn, "off-by-one");
 		c->patch.new[at]++;
 	}
@@ -181,28 +202,40 @@ static const char *equivalent(const struct guest *g, const struct change *c)
 	return NULL;
 }
 
-/* Was it found before, on another machine? */
-static bool found_before(const struct mutate_wish *wish, const struct change *c)
-{
-	const struct result *r = results_change(wish->before, c->name, c->text);
-
-	return r && r->first[0];
-}
-
-/* Is change number @i one of this worker's? */
-static bool is_ours(const struct guest *g, const struct mutate_wish *wish,
-		    const struct changes *all, int i)
+/*
+ * The changes that are to be tried. A sample is the same whatever the number of workers
+ * is; to run everything on what nothing can find is not for a sample.
+ */
+static bool is_wanted(const struct guest *g, const struct mutate_wish *wish,
+		      const struct changes *all, int i)
 {
 	const struct change *c = &all->c[i];
+	const struct result *before = results_change(wish->before, c->name, c->text);
 
-	if (i % wish->workers != wish->worker || found_before(wish, c))
-		return false;
+	/* Another machine may find what the first did not, or have other instructions. */
+	if (before)
+		return !before->first[0];
 	if (wish->names)
 		return list_has(wish->names, c->name);
-	/* To run everything on what nothing can find is not for a sample. */
-	if (wish->sample > 1 && equivalent(g, c))
+	if (wish->before && wish->before->nr && wish->sample > 1)
 		return false;
-	return !(i / wish->workers % wish->sample);
+	return wish->sample == 1 || (!(i % wish->sample) && !equivalent(g, c));
+}
+
+static void try_change(struct guest *g, const struct change *c, FILE *out)
+{
+	const char *why = equivalent(g, c);
+	char first[600] = "";
+	int cases;
+
+	g->patch = &c->patch;
+	g->nr_patch = 1;
+	cases = run_suite(g, first, sizeof(first));
+	g->nr_patch = 0;
+	write_change(out, g, c->name, cases, c->text, why ?: "", first);
+	fflush(out);
+	progress(1, "%s/%s (%s): %s", g->machine->name, c->name, c->text,
+		 first[0] ? "found" : why ? "equivalent" : "not found");
 }
 
 void mutate_run(struct guest *g, const struct mutate_wish *wish, FILE *out)
@@ -212,24 +245,14 @@ void mutate_run(struct guest *g, const struct mutate_wish *wish, FILE *out)
 
 	find_changes(g, &all);
 	for (i = 0; i < all.nr; i++)
-		n += is_ours(g, wish, &all, i);
-	progress_more(n);
-	for (i = 0; i < all.nr; i++) {
+		n += is_wanted(g, wish, &all, i);
+	if (!wish->worker)
+		progress_more(n);
+	for (i = 0, n = 0; i < all.nr; i++) {
 		const struct change *c = &all.c[i];
-		const char *why = equivalent(g, c);
-		char first[600] = "";
-		int cases;
 
-		if (!is_ours(g, wish, &all, i))
-			continue;
-		g->patch = &c->patch;
-		g->nr_patch = 1;
-		cases = run_suite(g, first, sizeof(first));
-		g->nr_patch = 0;
-		write_change(out, g, c->name, cases, c->text, why ?: "", first);
-		fflush(out);
-		progress(1, "%s/%s (%s): %s", g->machine->name, c->name, c->text,
-			 first[0] ? "found" : why ? "equivalent" : "not found");
+		if (is_wanted(g, wish, &all, i) && n++ % wish->workers == wish->worker)
+			try_change(g, c, out);
 	}
 	free(all.c);
 }

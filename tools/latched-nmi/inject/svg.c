@@ -284,7 +284,7 @@ static void draw_head(FILE *f, const struct results *all, const char *machine,
 
 	for (e = 0; e < ARRAY_SIZE(entries); e++) {
 		snprintf(line, sizeof(line), "%s: %d of %d lost",
-			 e ? "latched" : "classic (stock Linux)", sum[e].lost,
+			 e ? "latched" : "classic (Linux's own entry)", sum[e].lost,
 			 sum[e].total);
 		text(f, block_x(e), 102, sum[e].lost ?
 		     "font-size=\"15\" class=\"b\"" : "font-size=\"15\" font-weight=\"bold\" class=\"g\"",
