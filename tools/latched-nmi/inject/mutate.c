@@ -246,8 +246,8 @@ void mutate_run(struct guest *g, const struct mutate_wish *wish, FILE *out)
 	find_changes(g, &all);
 	for (i = 0; i < all.nr; i++)
 		n += is_wanted(g, wish, &all, i);
-	if (!wish->worker)
-		progress_more(n);
+	/* The share of this worker. */
+	progress_more((n - wish->worker + wish->workers - 1) / wish->workers);
 	for (i = 0, n = 0; i < all.nr; i++) {
 		const struct change *c = &all.c[i];
 
