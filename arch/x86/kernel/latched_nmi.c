@@ -315,6 +315,7 @@ struct latched_nmi_seen {
 	u32	nested;
 	u32	restarted;
 };
+
 static DEFINE_PER_CPU(struct latched_nmi_seen, latched_nmi_seen);
 
 static int latched_nmi_trace_handler(unsigned int type, struct pt_regs *regs)
