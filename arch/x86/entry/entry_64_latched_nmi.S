@@ -288,8 +288,7 @@ SYM_INNER_LABEL(latched_nmi_handler, SYM_L_GLOBAL)
 	IBRS_EXIT save_reg=%r15
 	PARANOID_RESTORE_CR3 scratch_reg=%r15 save_reg=%r14
 
-	ALTERNATIVE "jmp .Lrestore_gs", "", X86_FEATURE_FSGSBASE
-	wrgsbase %rbx
+	ALTERNATIVE "jmp .Lrestore_gs", "wrgsbase %rbx", X86_FEATURE_FSGSBASE
 .Lrestore_regs:
 	POP_REGS
 	addq	$8, %rsp	/* ORIG_RAX */

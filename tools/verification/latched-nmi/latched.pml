@@ -473,8 +473,7 @@ active proctype cpu()
 	:: d_step { INSN(H_JNE, HANDLER, "jne take_latch"); JUMP_IF(ON_LATCH) }
 	/* @private: IBRS_EXIT save_reg=%r15 */
 	/* @private: PARANOID_RESTORE_CR3 scratch_reg=%r15 save_reg=%r14 */
-	/* @private: ALTERNATIVE "jmp .Lrestore_gs", "", X86_FEATURE_FSGSBASE */
-	/* @private: wrgsbase %rbx */
+	/* @private: ALTERNATIVE "jmp .Lrestore_gs", "wrgsbase %rbx", X86_FEATURE_FSGSBASE */
 	/* @label: .Lrestore_regs */
 	/* @asm: POP_REGS */
 	:: d_step { INSN(H_POP_REGS, HANDLER, "POP_REGS"); POP(rdx); FALLS_THROUGH }
