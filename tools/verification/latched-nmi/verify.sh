@@ -7,7 +7,7 @@
 # Checks the models against the declared verdicts: all runs of the file "verdicts",
 # or those of these names. "explain" shows the shortest way to a violation.
 #
-# DEEP=1	also the long runs (minutes, up to 12 GB)
+# DEEP=1	also the long runs (minutes, up to 8 GB)
 # JOBS=2	runs at a time
 # O=DIR		where to build; a temporary directory if not set
 set -eu
