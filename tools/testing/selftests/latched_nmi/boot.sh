@@ -13,10 +13,21 @@ words=$(tr ' ' '\n' </proc/cmdline | sed -n 's/^nmi_entry=//p')
 known=$(echo "$words" | grep -x -e latched -e classic | tail -n 1)
 unknown=$(echo "$words" | grep -v -x -e latched -e classic -e '')
 
+# A kernel without the entry points, or with fred=off, does not use what the CPU has.
+fred_is_on()
+{
+	grep -q '^flags.* fred\( \|$\)' /proc/cpuinfo &&
+		grep -q ' asm_fred_entrypoint_kernel$' /proc/kallsyms
+}
+
+# With FRED neither entry is in use, whatever the command line wants.
+server=${known:-latched}
+! fred_is_on || server=FRED
+
 entry_line()
 {
-	grep "NMI entry: ${known:-latched}" "$log" | comment
-	grep -q "NMI entry: ${known:-latched}" "$log"
+	grep "NMI entry:" "$log" | comment
+	grep -q "NMI entry: ${server}[;,]" "$log"
 }
 
 unknown_warned()
