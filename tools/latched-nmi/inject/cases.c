@@ -25,7 +25,8 @@ static const struct key {
 
 machine_keys[] = {
 	KEY(machine, title), KEY(machine, emulator), KEY(machine, program),
-	KEY(machine, options), KEY(machine, cpu), KEY(machine, append),
+	KEY(machine, options), KEY(machine, cpu), KEY(machine, append), KEY(machine, like),
+	KEY(machine, slow),
 	{ "mce", MCE, offsetof(struct machine, mce) },
 	{ "mce-smp", MCE, offsetof(struct machine, mce_smp) }, { }
 }, context_keys[] = {
@@ -355,6 +356,8 @@ static void check(const struct config *cfg, const char *path)
 {
 	int i;
 
+	for (i = 0; i < cfg->nr_machine; i++)
+		cfg_check_list(cfg, "machine", cfg->machine[i].like, cfg->machine[i].name);
 	for (i = 0; i < cfg->nr_suite; i++) {
 		const struct suite *s = &cfg->suite[i];
 
@@ -442,6 +445,26 @@ static void load(struct config *cfg, const char *path)
 		set_key(entry, k, val, where);
 	}
 	fclose(f);
+}
+
+void cfg_stand_in(struct config *cfg, const char *suite, const char *wanted)
+{
+	int i, k;
+
+	for (i = 0; i < cfg->nr_machine; i++) {
+		struct machine *m = &cfg->machine[i];
+		bool in_suite = false;
+
+		for (k = 0; k < cfg->nr_suite; k++)
+			in_suite |= !strcmp(cfg->suite[k].name, suite) &&
+				    list_has(cfg->suite[k].machines, m->name);
+		m->suite_of = m->mutants_of = m->name;
+		if (!m->like || !wanted || !list_has(wanted, m->name))
+			continue;
+		if (!in_suite)
+			m->suite_of = m->like;
+		m->mutants_of = m->like;
+	}
 }
 
 void cfg_load(struct config *cfg, const char *machines, const char *cases)

@@ -84,6 +84,13 @@ struct machine {
 	char *append;
 	char *mce;
 	char *mce_smp;
+	/* Of the emulators that the injector does not know. */
+	char *slow;
+	/* The machine whose mutants, and whose blocks of a suite that leaves it out, it takes. */
+	char *like;
+	/* Whose they are of the suite that is run. */
+	const char *suite_of;
+	const char *mutants_of;
 };
 
 struct zone {
@@ -135,6 +142,9 @@ struct config {
  * sense.  Only machines that QEMU emulates are taken.
  */
 void cfg_load(struct config *cfg, const char *machines, const char *cases);
+
+/* What the machines of the list @wanted do that @suite leaves out: see "like". */
+void cfg_stand_in(struct config *cfg, const char *suite, const char *wanted);
 
 const struct machine *cfg_machine(const struct config *cfg, const char *name);
 const struct context *cfg_context(const struct config *cfg, const char *name);

@@ -29,7 +29,7 @@ struct job *jobs_add(struct jobs *js, const struct machine *m, const char *entry
 static bool job_has_mutant(const struct job *j, const struct mutant *mu)
 {
 	return j->mutants && list_has(j->mutants, mu->name) &&
-	       !strcmp(mu->machine, j->machine->name);
+	       !strcmp(mu->machine, j->machine->mutants_of);
 }
 
 /* How many cases the job is, as the progress line counts them. */
@@ -46,15 +46,54 @@ static int job_cases(const struct job *j, const struct config *cfg)
 	return n;
 }
 
+/* Is there such a program, where execvp() looks for it? */
+static bool have_program(const char *name)
+{
+	char *path = xstrdup(getenv("PATH") ?: ""), *dir, *save;
+	bool found = strchr(name, '/');
+
+	for (dir = strtok_r(path, ":", &save); dir && !found; dir = strtok_r(NULL, ":", &save)) {
+		char *file = xasprintf("%s/%s", dir, name);
+
+		found = !access(file, X_OK);
+		free(file);
+	}
+	free(path);
+	return found;
+}
+
+/* Of each context, if the emulator is not installed. */
+static void skip_job(const struct job *j, const struct config *cfg, FILE *out)
+{
+	const struct guest none = { .entry = j->entry, .machine = j->machine };
+	char *why = xasprintf("%s is not installed: make machines", j->machine->program);
+	int i;
+
+	for (i = 0; i < cfg->nr_context && j->contexts; i++) {
+		if (list_has(j->contexts, cfg->context[i].name))
+			write_skip(out, &none, cfg->context[i].name, why);
+	}
+	if (!j->contexts)
+		write_skip(out, &none, "all", why);
+	free(why);
+}
+
 static void job_run(const struct job *j, const struct guest_config *opt,
 		    const struct config *cfg)
 {
-	struct guest *g = guest_boot(opt, cfg, j->machine, j->entry);
 	FILE *out = fopen(j->out, "w");
+	struct guest *g;
 	int i;
 
 	if (!out)
 		die("%s: cannot write", j->out);
+	if (!opt->qemu && j->machine->program && !have_program(j->machine->program)) {
+		skip_job(j, cfg, out);
+		if (fclose(out))
+			die("%s: cannot write", j->out);
+		return;
+	}
+	g = guest_boot(opt, cfg, j->machine, j->entry);
 	write_kernel(out, g);
 	for (i = 0; i < cfg->nr_context && j->contexts; i++) {
 		if (list_has(j->contexts, cfg->context[i].name))

@@ -53,7 +53,7 @@ static const struct option_def options[] = {
 	{ "suite", "NAME", OPT_TEXT, MEMBER(suite), "run this suite of the table (quick); \"none\" for mutants alone" },
 	{ "case", "CONTEXT/EVENT", OPT_TEXT, MEMBER(only_case), "run only this case" },
 	{ "at", "BOUNDARY", OPT_TEXT, MEMBER(at), "run --case only at this boundary, symbol+0xoffset as a result shows it" },
-	{ "machine", "LIST", OPT_TEXT, MEMBER(machine), "only on these machines; --case and --replay run on the first" },
+	{ "machine", "LIST", OPT_TEXT, MEMBER(machine), "only on these machines, also on those that only stand in for one of the suite (\"like\" in the table); --case and --replay run on the first" },
 	{ "entry", "LIST", OPT_TEXT, MEMBER(entry), "only with this entry, classic or latched; --case and --replay run with latched" },
 	{ "replay", "SCHEDULE", OPT_TEXT, MEMBER(replay), "run this schedule of events, see below, or those of a file that has one in each line" },
 	{ "context", "NAME", OPT_TEXT, MEMBER(context), "where a schedule starts that does not say it (kernel)" },
@@ -128,7 +128,7 @@ static void suite_jobs(const struct options *opt, const struct config *cfg,
 		if (strcmp(s->name, opt->suite))
 			continue;
 		for (m = 0; m < cfg->nr_machine; m++) {
-			if (!list_has(s->machines, cfg->machine[m].name) ||
+			if (!list_has(s->machines, cfg->machine[m].suite_of) ||
 			    !list_has(opt->machine, cfg->machine[m].name))
 				continue;
 			for (e = 0; e < ARRAY_SIZE(entries); e++) {
@@ -164,9 +164,11 @@ static void mutant_jobs(const struct options *opt, const struct config *cfg,
 	int m, i;
 
 	for (m = 0; m < cfg->nr_machine; m++) {
+		if (!list_has(opt->machine, cfg->machine[m].name))
+			continue;
 		for (i = 0; i < cfg->nr_mutant; i++) {
 			if (list_has(opt->mutants, cfg->mutant[i].name) &&
-			    !strcmp(cfg->mutant[i].machine, cfg->machine[m].name))
+			    !strcmp(cfg->mutant[i].machine, cfg->machine[m].mutants_of))
 				break;
 		}
 		if (i < cfg->nr_mutant)
@@ -362,7 +364,7 @@ static int mutate(const struct options *opt, const struct config *cfg)
 		struct jobs js = { 0 };
 
 		if (!list_has(opt->machine, cfg->machine[m].name) ||
-		    !suite_has(cfg, "mutate", cfg->machine[m].name))
+		    !suite_has(cfg, "mutate", cfg->machine[m].suite_of))
 			continue;
 		for (w = 0; w < opt->jobs; w++) {
 			struct job *j = jobs_add(&js, &cfg->machine[m], "latched");
@@ -414,6 +416,7 @@ int main(int argc, char **argv)
 	if (opt.render)
 		return render(&opt, &cfg);
 	check_options(&opt, &cfg);
+	cfg_stand_in(&cfg, opt.mutate ? "mutate" : opt.suite, opt.machine);
 
 	if (opt.only_case)
 		case_jobs(&opt, &cfg, &js);

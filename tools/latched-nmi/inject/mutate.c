@@ -169,7 +169,7 @@ static int run_suite(struct guest *g, char *first, size_t len)
 		const struct suite *suite = &g->cfg->suite[s];
 
 		if (strcmp(suite->name, "mutate") ||
-		    !list_has(suite->machines, g->machine->name))
+		    !list_has(suite->machines, g->machine->suite_of))
 			continue;
 		for (e = 0; e < g->cfg->nr_event; e++) {
 			for (c = 0; c < g->cfg->nr_context; c++) {

@@ -273,7 +273,8 @@ char *result_again(const struct result *r, const char *at)
 	const char *mutate = getenv("AGAIN_MUTATE") ?: "make mutate";
 
 	if (r->mutant)
-		return xasprintf("%s MUTANT=%s", r->insn ? mutate : inject, r->name);
+		return xasprintf("%s MUTANT=%s MACHINE=%s", r->insn ? mutate : inject, r->name,
+				 r->machine);
 	return xasprintf("%s CASE=%s%s%s MACHINE=%s ENTRY=%s", inject, r->name,
 			 at ? " AT=" : "", at ?: "", r->machine, r->entry);
 }
