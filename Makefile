@@ -74,6 +74,10 @@ shell:
 	@$(T)/vm/guest
 	@$(T)/vm/boot -a apic_extnmi=all
 
+.PHONY: machines
+machines:
+	@$(T)/vm/install
+
 .PHONY: soak
 soak:
 	@$(T)/vm/guest
