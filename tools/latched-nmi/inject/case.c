@@ -114,7 +114,7 @@ static void expected_regs(struct guest *g, struct regs *want)
 {
 	*want = g->s0;
 	if (g->nmi_first)
-		reg_put(want, R_EFLAGS, reg_get(want, R_EFLAGS) ^ g->rf_pushed);
+		reg_put(want, R_EFLAGS, reg_get(want, R_EFLAGS) | g->rf_pushed);
 }
 
 /*

@@ -249,14 +249,15 @@ static bool learn_from_nmi(struct guest *g)
 	struct regs r;
 	size_t i;
 
+	/* It may be 1 here, if a fault has just returned. */
 	gdb_regs(&g->vm.gdb, &r);
-	g->rf_pushed = reg_get(&r, R_EFLAGS) & EFLAGS_RF;
+	gdb_reg_set(&g->vm.gdb, R_EFLAGS, reg_get(&r, R_EFLAGS) & ~EFLAGS_RF);
 	vm_inject_nmi(&g->vm);
 	if (!guest_run_to(g, g->gate_nmi))
 		return false;
 	gdb_regs(&g->vm.gdb, &r);
 	frame = vm_translate(&g->vm, reg_get(&r, R_RSP) + 16);
-	g->rf_pushed ^= guest_u64(g, frame) & EFLAGS_RF;
+	g->rf_pushed = guest_u64(g, frame) & EFLAGS_RF;
 	gdb_read(&g->vm.gdb, count, before, sizeof(before));
 	if (!guest_run_to(g, sym_addr(g->ksym, "default_do_nmi")))
 		return false;

@@ -77,7 +77,7 @@ struct guest {
 	u64 percpu, percpu_phys;
 	u64 nmi_count_phys;
 	u64 nmi_state_phys;
-	/* By how much RF in the frame of an NMI differs from what RF was. */
+	/* RF, if QEMU sets it in the frame of an NMI. */
 	u64 rf_pushed;
 
 	/* The context in force: the interrupted instruction and its state. */
