@@ -12,6 +12,7 @@
 
 #include <asm/asm.h>
 #include <asm/debugreg.h>
+#include <asm/processor.h>
 #include <asm/sync_core.h>
 
 #include "lnt.h"
@@ -65,14 +66,14 @@ static struct kprobe lnt_kprobe = {
 	.post_handler	= lnt_kprobe_post,
 };
 
-static bool lnt_take_int3(void)
+static bool lnt_take_int3(const struct pt_regs *regs)
 {
 	lnt_probed(0);
 	return true;
 }
 
 /* In NMI context page faults are not handled, only fixed up. */
-static bool lnt_take_page(void)
+static bool lnt_take_page(const struct pt_regs *regs)
 {
 	u64 val;
 
@@ -83,7 +84,7 @@ static bool lnt_take_page(void)
 
 static void *lnt_vmalloc;
 
-static bool lnt_take_vmalloc(void)
+static bool lnt_take_vmalloc(const struct pt_regs *regs)
 {
 	u64 val;
 
@@ -92,7 +93,7 @@ static bool lnt_take_vmalloc(void)
 	return true;
 }
 
-static bool lnt_take_user(void)
+static bool lnt_take_user(const struct pt_regs *regs)
 {
 	u64 addr = READ_ONCE(lnt_user_addr);
 	u64 buf[4];
@@ -110,7 +111,7 @@ static bool lnt_take_user(void)
 	return true;
 }
 
-static bool lnt_take_gp(void)
+static bool lnt_take_gp(const struct pt_regs *regs)
 {
 	unsigned long val;
 	int faulted = 1;
@@ -128,8 +129,12 @@ static bool lnt_take_gp(void)
 	return true;
 }
 
-/* Nothing but the handler writes here, and only there DR7 is armed. */
-static u64 lnt_watched __aligned(8);
+/*
+ * Nothing but the handler writes here, and only there DR7 is armed. It has a page of
+ * its own because QEMU's TCG now and then tells of a hit late, at the next access to
+ * the page, when DR7 is armed again.
+ */
+static u64 lnt_watched[PAGE_SIZE / sizeof(u64)] __aligned(PAGE_SIZE);
 static struct perf_event * __percpu *lnt_bp;
 
 static void lnt_bp_handler(struct perf_event *bp, struct perf_sample_data *data,
@@ -138,19 +143,32 @@ static void lnt_bp_handler(struct perf_event *bp, struct perf_sample_data *data,
 	lnt_count(LNT_DB);
 }
 
+static bool lnt_hit_db(const struct pt_regs *regs)
+{
+	unsigned long top = this_cpu_read(cpu_tss_rw.x86_tss.ist[IST_INDEX_DB]);
+
+	return top - regs->sp <= EXCEPTION_STKSZ;
+}
+
 /*
  * exc_nmi() has cleared DR7. What it has saved is what belongs there, so there is
  * nothing to put back: the handler only must leave DR7 cleared as it found it.
+ *
+ * One reason to clear it is that a second #DB overwrites the frame of the first. So
+ * an NMI in the midst of a #DB takes none.
  */
-static bool lnt_take_db(void)
+static bool lnt_take_db(const struct pt_regs *regs)
 {
+	if (lnt_hit_db(regs))
+		return false;
+
 	local_db_restore(this_cpu_read(cpu_dr7));
-	WRITE_ONCE(lnt_watched, local_clock());
+	WRITE_ONCE(lnt_watched[0], local_clock());
 	local_db_save();
 	return true;
 }
 
-static bool lnt_take_iret(void)
+static bool lnt_take_iret(const struct pt_regs *regs)
 {
 	iret_to_self();
 	lnt_count(LNT_IRET);
@@ -164,7 +182,7 @@ static bool lnt_take_iret(void)
 static const struct {
 	const char	*name;
 	const char	*text;
-	bool		(*take)(void);
+	bool		(*take)(const struct pt_regs *regs);
 } lnt_kinds[LNT_NR_KINDS] = {
 	[LNT_INT3] = {
 		"int3", "a kprobe, not optimized, on a function of this module",
@@ -223,12 +241,13 @@ const char *lnt_kind_text(int kind)
 /**
  * lnt_take() - take a fault, in the NMI handler
  * @kind: its number; %LNT_NR_KINDS for none
+ * @regs: what the NMI interrupted
  *
  * Return: false if what the NMI interrupted makes it impossible.
  */
-bool lnt_take(int kind)
+bool lnt_take(int kind, const struct pt_regs *regs)
 {
-	return kind == LNT_NR_KINDS || lnt_kinds[kind].take();
+	return kind == LNT_NR_KINDS || lnt_kinds[kind].take(regs);
 }
 
 static int lnt_claim_bp(void)
@@ -237,7 +256,7 @@ static int lnt_claim_bp(void)
 	int ret;
 
 	hw_breakpoint_init(&attr);
-	attr.bp_addr = (unsigned long)&lnt_watched;
+	attr.bp_addr = (unsigned long)lnt_watched;
 	attr.bp_len = HW_BREAKPOINT_LEN_8;
 	attr.bp_type = HW_BREAKPOINT_W;
 

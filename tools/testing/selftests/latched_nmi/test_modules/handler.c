@@ -46,7 +46,7 @@ static void lnt_nest(struct lnt_cpu *c, struct pt_regs *regs)
 	unsigned long before = kind < lnt_nr_kinds ? c->fault[kind] : 0;
 
 	/* Tried again in the next run. */
-	if (!lnt_take(kind))
+	if (!lnt_take(kind, regs))
 		return;
 
 	c->nested_kind = -1;
@@ -103,7 +103,7 @@ static int lnt_handler(unsigned int type, struct pt_regs *regs)
 	}
 
 	for_each_set_bit(i, &faults, lnt_nr_kinds)
-		lnt_take(i);
+		lnt_take(i, regs);
 
 	if (c->nested_kind >= 0)
 		lnt_nest(c, regs);

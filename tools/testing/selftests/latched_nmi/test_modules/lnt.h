@@ -110,7 +110,7 @@ extern u64 lnt_user_addr;
 int lnt_parse_kind(const char *name);
 const char *lnt_kind_name(int kind);
 const char *lnt_kind_text(int kind);
-bool lnt_take(int kind);
+bool lnt_take(int kind, const struct pt_regs *regs);
 int lnt_claim(unsigned long kinds);
 int lnt_fault_init(void);
 void lnt_fault_exit(void);
