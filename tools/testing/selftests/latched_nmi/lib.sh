@@ -96,6 +96,17 @@ need_module()
 	[ -f "$module" ] || skip_all "there is no module $module: build it with KDIR="
 	insmod "$module" || ktap_exit_fail_msg "insmod $module"
 	module_loaded=1
+	trap stopped TERM
+}
+
+# The runner stops a script that takes too long; the next one is to find a kernel as
+# it was. A script that changes more than the module has an undo.
+stopped()
+{
+	trap "" TERM
+	! command -v undo >/dev/null || undo
+	[ -z "$module_loaded" ] || rmmod latched_nmi_test
+	exit 1
 }
 
 need_two_cpus()

@@ -9,15 +9,30 @@
 
 # NMIs that have to come during each test.
 least=50
+# NMIs per second and CPU. Each takes all faults, through kprobes and tracers: where
+# they come faster than an emulator serves them, nothing else gets done.
+rate=200
+
+# Left behind if the script is stopped for its time.
+undo()
+{
+	[ -z "$recorder" ] || kill "$recorder" 2>/dev/null
+	echo none >$debugfs/faults
+	echo nop >$tracefs/current_tracer
+	echo >$tracefs/set_ftrace_filter
+	echo 0 >$tracefs/events/enable
+	echo >$tracefs/kprobe_events
+}
+recorder=
 
 # under_nmis COMMAND ARGS...: with each CPU sampled by the test PMU.
 under_nmis()
 {
-	local before recorder status
+	local before status
 
 	kinds | xargs >$debugfs/faults
 	before=$(stat samples)
-	perf record -q -B -N -o /dev/null -e latched_nmi_test/ipi/ -F 1000 -a -- sleep 60 \
+	perf record -q -B -N -o /dev/null -e latched_nmi_test/ipi/ -F $rate -a -- sleep 60 \
 		>/dev/null 2>&1 &
 	recorder=$!
 	while [ "$(stat samples)" = "$before" ] && kill -0 $recorder 2>/dev/null; do
@@ -28,6 +43,7 @@ under_nmis()
 	sleep 0.3
 	kill $recorder
 	wait $recorder 2>/dev/null
+	recorder=
 	echo none >$debugfs/faults
 	before=$(($(stat samples) - before))
 	echo "# $before samples"
