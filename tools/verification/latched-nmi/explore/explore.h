@@ -104,7 +104,7 @@ enum {
 	/* What happened, for the properties; no instruction reads it. */
 	W_OWED, W_RUNNING, W_MC, W_DB, W_TOUCHED, W_AWAY, W_BUDGET,
 	W_MEM,
-	W_MAX = W_MEM + 8192
+	W_MAX = W_MEM + 1024
 };
 
 extern u64 w[W_MAX];

@@ -239,6 +239,9 @@ static void fill_stacks(void)
 		for (i = 0; i < 5; i++)
 			w[stacks[s].first + stacks[s].words - 5 + i] = user[i];
 	}
+	/* An #MC that has hit the entry goes on with what it noted before. */
+	for (i = 0; owns(MCE) && i < TO_WORDS; i++)
+		w[to_word + i] = TOKEN(0x1000 * (NR_STACKS + 1) + i);
 }
 
 static void take_context(void)
@@ -263,6 +266,8 @@ bool machine_start(const struct context_desc *c, int n)
 	w[find_word(state_addr)] = 0;
 	for (i = 0; i < ESPFIX_WORDS; i++)
 		w[espfix_word + i] = DEAD;
+	for (i = 0; i < TO_WORDS; i++)
+		w[to_word + i] = DEAD;
 	w[variable_word + NMI_CR2] = DEAD;
 	w[variable_word + NMI_DR7] = DEAD;
 
@@ -346,6 +351,8 @@ bool judge(void)
 		if (owns(i) && !same_stack(i))
 			return violate(P_RETURN, "the %s stack is not as it was", stacks[i].name);
 	}
+	if (owns(MCE) && memcmp(&w[to_word], &ctx[to_word], 8 * TO_WORDS))
+		return violate(P_RETURN, "what #MC returns to is not as it was");
 	if (w[W_RUNNING] != ctx[W_RUNNING])
 		return violate(P_RETURN, "a handler run was left unfinished");
 	if (w[W_MC] != ctx[W_MC] || w[W_DB] != ctx[W_DB])
@@ -388,6 +395,8 @@ static void settle(void)
 	}
 	for (i = 0; i < ESPFIX_WORDS; i++)
 		set(espfix_word + i, DEAD);
+	if (!owns(MCE))
+		kill_to();
 	if (!in_run()) {
 		set(variable_word + NMI_CR2, DEAD);
 		set(variable_word + NMI_DR7, DEAD);
@@ -522,10 +531,13 @@ static bool whole_nmi(void)
 {
 	kill_stack(REAL, stacks[REAL].top, stacks[REAL].words);
 	kill_stack(LATCHED, stacks[LATCHED].top, stacks[LATCHED].words);
-	/* And those of a machine check in it, if there could be one. */
+	/*
+	 * And those of a machine check in it, if there could be one. What the fix-up
+	 * notes is read only by that machine check, and all of it is written first.
+	 */
 	if (!w[W_MC]) {
 		kill_stack(MCE, stacks[MCE].top, stacks[MCE].words);
-		kill_stack(DF, stacks[DF].top - 48, 12);
+		kill_to();
 	}
 	set(W_TOUCHED, 0);
 	if (w[variable_word] & 0xffffffff) {
@@ -621,10 +633,13 @@ static void left(u64 rip)
 	/* Whoever needed the REAL frame has a copy of it now. */
 	if (rip >= fixup_fn && rip < fixup_end)
 		kill_stack(REAL, stacks[REAL].top, 6);
-	/* What the fix-up noted is used, or not going to be. */
+	/*
+	 * What the fix-up noted is used, or, if it returns false, not going to be: it is
+	 * for one latched_nmi_move(), and the next fix-up writes all of it before.
+	 */
 	if ((rip >= move_fn && rip < move_end) ||
 	    (rip >= fixup_fn && rip < fixup_end && !(GPR(AX) & 0xff)))
-		kill_stack(DF, stacks[DF].top - 48, 12);
+		kill_to();
 }
 
 static bool summary(void)

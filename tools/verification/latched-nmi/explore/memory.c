@@ -18,7 +18,7 @@ static const char * const variable[NR_VARIABLES] = { "nmi_state", "nmi_cr2", "nm
 static u64 variable_at[NR_VARIABLES];
 
 u64 kernel_gs;
-int variable_word, espfix_word;
+int variable_word, espfix_word, to_word;
 u64 state_addr;
 
 static struct pin {
@@ -74,6 +74,8 @@ int find_word(u64 addr)
 
 		if (addr - s->bottom >= s->top - s->bottom)
 			continue;
+		if (i == MCE && addr - s->bottom < 8 * TO_WORDS)
+			return to_word + (addr - s->bottom) / 8;
 		word = (s->top - addr + 7) / 8 - 1;
 		if (addr & 7)
 			word = (s->top - (addr & ~7ULL)) / 8 - 1;
@@ -160,6 +162,14 @@ void kill_stack(enum stack st, u64 below, int words)
 		kill_word(a);
 }
 
+void kill_to(void)
+{
+	int i;
+
+	for (i = 0; i < TO_WORDS; i++)
+		set(to_word + i, DEAD);
+}
+
 static void layout(void)
 {
 	/* What estack_pages[] says: offset, size and type of each page's stack. */
@@ -209,6 +219,8 @@ static void layout(void)
 	n += NR_VARIABLES;
 	espfix_word = n;
 	n += ESPFIX_WORDS;
+	to_word = n;
+	n += TO_WORDS;
 	if (n > W_MAX)
 		die("W_MAX is too small");
 	nr_w = n;

@@ -25,7 +25,9 @@
 #define DR7_ARMED	0x0000000000000402ULL
 #define SPEC_IBRS	1
 
-#define STACK_WORDS	1024
+#define STACK_WORDS	112
+/* What #MC returns to is in the lowest words of its stack, apart from the rest. */
+#define TO_WORDS	6
 #define MODULE_TEXT	0xffffffffc0000000ULL
 #define USER_TEXT	0x0000000000401000ULL
 #define USER_STACK	0x00007ffc5a5a0000ULL
@@ -40,12 +42,14 @@ enum { NMI_STATE, NMI_CR2, NMI_DR7, NR_VARIABLES };
 /* The per-CPU area, less the link address of its variables. */
 extern u64 kernel_gs;
 /* Indices in w[]. */
-extern int variable_word, espfix_word;
+extern int variable_word, espfix_word, to_word;
 /* The state quadword of either entry. */
 extern u64 state_addr;
 
 void memory_init(const struct image *im);
 /* The lowest words of the uppermost @words of a stack, up to @below. */
 void kill_stack(enum stack st, u64 below, int words);
+/* What the fix-up noted for the return from #MC. */
+void kill_to(void);
 
 #endif
