@@ -18,6 +18,12 @@ static s64 sign_extend(u64 v, int size)
 
 /* ---------------------------------------------------------- operands */
 
+/* What is computed from these. */
+static u64 mixed(u64 a, u64 b)
+{
+	return a == DEAD || b == DEAD ? DEAD : ANY;
+}
+
 static u64 get_reg(const struct opnd *o)
 {
 	u64 v = GPR(o->reg);
@@ -25,7 +31,7 @@ static u64 get_reg(const struct opnd *o)
 	if (o->size == 8)
 		return v;
 	if (IS_SYM(v))
-		return ANY;
+		return part_of(v);
 	return (o->high ? v >> 8 : v) & size_mask(o->size);
 }
 
@@ -34,7 +40,7 @@ static void set_reg(const struct opnd *o, u64 v)
 	u64 old = GPR(o->reg), m;
 
 	if (IS_SYM(v) || o->size == 8) {
-		set(W_GPR + o->reg, IS_SYM(v) && o->size != 8 ? ANY : v);
+		set(W_GPR + o->reg, IS_SYM(v) && o->size != 8 ? part_of(v) : v);
 		return;
 	}
 	if (o->size == 4) {
@@ -148,12 +154,13 @@ static bool put(const struct insn *i, const struct opnd *o, u64 v)
 
 static void set_arith(u64 bits)
 {
-	set(W_FLAGS, (w[W_FLAGS] & ~(FL_ARITH | FL_UNKNOWN)) | bits);
+	set(W_FLAGS, (w[W_FLAGS] & ~(FL_ARITH | FL_UNKNOWN | FL_DEAD)) | bits);
 }
 
-static void unknown_flags(void)
+/* They depend on @v, which is no number. */
+static void unknown_flags(u64 v)
 {
-	set_arith(FL_UNKNOWN);
+	set_arith(FL_UNKNOWN | (v == DEAD ? FL_DEAD : 0));
 }
 
 static u64 result_bits(u64 r, int size)
@@ -241,7 +248,7 @@ int cpu_outcomes(void)
 {
 	const struct insn *i;
 
-	if (!(w[W_FLAGS] & FL_UNKNOWN))
+	if (!(w[W_FLAGS] & FL_UNKNOWN) || w[W_FLAGS] & FL_DEAD)
 		return 1;
 	i = decode(RIP);
 	return i && i->cc < 16 ? 2 : 1;
@@ -284,7 +291,7 @@ static bool binary(const struct insn *i)
 {
 	const struct opnd *d = &i->op[0], *s = &i->op[1];
 	int size = d->size;
-	u64 a, b, r, m = size_mask(size), addr = 0;
+	u64 a, b, r, v, m = size_mask(size), addr = 0;
 	bool zero_idiom = d->kind == O_REG && s->kind == O_REG && d->reg == s->reg &&
 			  !d->high == !s->high &&
 			  (i->id == X86_INS_XOR || i->id == X86_INS_SUB);
@@ -306,7 +313,7 @@ static bool binary(const struct insn *i)
 			set_arith(FL_ZF | FL_PF);
 			return true;
 		}
-		unknown_flags();
+		unknown_flags(mixed(a, b));
 		if (i->id == X86_INS_CMP || i->id == X86_INS_TEST)
 			return true;
 		/* AND with 0, OR with ones. */
@@ -314,7 +321,7 @@ static bool binary(const struct insn *i)
 			set_arith(FL_ZF | FL_PF);
 			return put(i, d, 0);
 		}
-		return put(i, d, ANY);
+		return put(i, d, mixed(a, b));
 	}
 	switch (i->id) {
 	case X86_INS_ADD:
@@ -323,16 +330,18 @@ static bool binary(const struct insn *i)
 		break;
 	case X86_INS_ADC:
 		if (w[W_FLAGS] & FL_UNKNOWN) {
-			unknown_flags();
-			return put(i, d, ANY);
+			v = w[W_FLAGS] & FL_DEAD ? DEAD : ANY;
+			unknown_flags(v);
+			return put(i, d, v);
 		}
 		r = (a + b + !!(w[W_FLAGS] & FL_CF)) & m;
 		set_arith(flags_add(a, b, r, size));
 		break;
 	case X86_INS_SBB:
 		if (w[W_FLAGS] & FL_UNKNOWN) {
-			unknown_flags();
-			return put(i, d, ANY);
+			v = w[W_FLAGS] & FL_DEAD ? DEAD : ANY;
+			unknown_flags(v);
+			return put(i, d, v);
 		}
 		r = (a - b - !!(w[W_FLAGS] & FL_CF)) & m;
 		set_arith(flags_sub(a, b, r, size));
@@ -381,8 +390,8 @@ static bool unary(const struct insn *i)
 		return false;
 	if (IS_SYM(a)) {
 		if (i->id != X86_INS_NOT)
-			unknown_flags();
-		return put(i, d, ANY);
+			unknown_flags(a);
+		return put(i, d, part_of(a));
 	}
 	switch (i->id) {
 	case X86_INS_INC:
@@ -414,8 +423,8 @@ static bool shift(const struct insn *i)
 	if (!get(i, d, &a) || (i->nr > 1 && !get(i, &i->op[1], &n)))
 		return false;
 	if (IS_SYM(a) || IS_SYM(n)) {
-		unknown_flags();
-		return put(i, d, ANY);
+		unknown_flags(mixed(a, n));
+		return put(i, d, mixed(a, n));
 	}
 	n &= d->size == 8 ? 63 : 31;
 	if (!n)
@@ -446,8 +455,9 @@ static bool bit_test(const struct insn *i)
 	if (!get(i, &i->op[1], &n))
 		return false;
 	if (IS_SYM(n)) {
-		unknown_flags();
-		return true;
+		unknown_flags(n);
+		return i->id == X86_INS_BT ||
+		       violate(P_CRASH, "changes a bit whose number is not known");
 	}
 	if (d.kind == O_MEM) {
 		/* A bit string in memory. */
@@ -464,8 +474,8 @@ static bool bit_test(const struct insn *i)
 	if (!get(i, &d, &a))
 		return false;
 	if (IS_SYM(a)) {
-		unknown_flags();
-		return i->id == X86_INS_BT || put(i, &d, ANY);
+		unknown_flags(a);
+		return i->id == X86_INS_BT || put(i, &d, part_of(a));
 	}
 	bit = 1ULL << (n & (8 * d.size - 1));
 	set_arith((w[W_FLAGS] & (FL_ZF | FL_SF | FL_PF | FL_OF)) | (a & bit ? FL_CF : 0));
@@ -486,8 +496,8 @@ static bool exchange(const struct insn *i)
 		return put(i, s, a) && put(i, d, b);
 	/* XADD */
 	if (IS_SYM(a) || IS_SYM(b)) {
-		unknown_flags();
-		r = ANY;
+		r = mixed(a, b);
+		unknown_flags(r);
 	} else {
 		r = (a + b) & size_mask(d->size);
 		set_arith(flags_add(a, b, r, d->size));
@@ -505,8 +515,8 @@ static bool compare_exchange(const struct insn *i)
 	if (!get(i, d, &old) || !get(i, &ax, &a) || !get(i, &i->op[1], &b))
 		return false;
 	if (IS_SYM(old) || IS_SYM(a)) {
-		unknown_flags();
-		return put(i, d, ANY) && put(i, &ax, ANY);
+		unknown_flags(mixed(old, a));
+		return put(i, d, mixed(old, b)) && put(i, &ax, mixed(old, a));
 	}
 	set_arith(flags_sub(a, old, a - old, d->size));
 	return a == old ? put(i, d, b) : put(i, &ax, old);
@@ -572,15 +582,15 @@ static bool msr(bool write)
 	}
 	if (write) {
 		if (IS_SYM(GPR(AX)) || IS_SYM(GPR(DX)))
-			v = ANY;
+			v = mixed(GPR(AX), GPR(DX));
 		else
 			v = (GPR(DX) << 32) | (GPR(AX) & 0xffffffff);
 		set(i, v);
 		return true;
 	}
 	v = w[i];
-	set(W_GPR + AX, IS_SYM(v) ? ANY : v & 0xffffffff);
-	set(W_GPR + DX, IS_SYM(v) ? ANY : v >> 32);
+	set(W_GPR + AX, IS_SYM(v) ? part_of(v) : v & 0xffffffff);
+	set(W_GPR + DX, IS_SYM(v) ? part_of(v) : v >> 32);
 	return true;
 }
 
@@ -681,7 +691,8 @@ bool cpu_step(int outcome)
 			v = sign_extend(v, i->op[1].size) & size_mask(i->op[0].size);
 		return put(i, &i->op[0], v);
 	case X86_INS_CDQE:
-		set(W_GPR + AX, IS_SYM(GPR(AX)) ? ANY : (u64)sign_extend(GPR(AX), 4));
+		v = GPR(AX);
+		set(W_GPR + AX, IS_SYM(v) ? part_of(v) : (u64)sign_extend(v, 4));
 		return true;
 	case X86_INS_LEA:
 		v = effective(i, &i->op[1]);
@@ -703,6 +714,8 @@ bool cpu_step(int outcome)
 	case X86_INS_POPFQ:
 		if (!pop(&v))
 			return false;
+		if (v == DEAD)
+			return violate(P_CRASH, "POPF from dead memory");
 		set(W_FLAGS, IS_SYM(v) ? FL_UNKNOWN | 2 : v);
 		return true;
 	case X86_INS_LEAVE:
@@ -790,6 +803,8 @@ bool cpu_step(int outcome)
 	if (i->cc < 16) {
 		bool yes = decide(i, outcome);
 
+		if (w[W_FLAGS] & FL_DEAD)
+			return violate(P_CRASH, "decides by dead memory");
 		switch (i->nr) {
 		case 1:
 			if (i->op[0].kind == O_IMM) {

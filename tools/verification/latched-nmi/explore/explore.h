@@ -104,13 +104,16 @@ enum {
 	/* What happened, for the properties; no instruction reads it. */
 	W_OWED, W_RUNNING, W_MC, W_DB, W_TOUCHED, W_AWAY, W_BUDGET,
 	W_MEM,
-	W_MAX = W_MEM + 1024
+	/* Which bytes of a word of memory are known, see set_part(). */
+	W_PART = W_MEM + 1024,
+	W_MAX = W_PART + 1024
 };
 
 extern u64 w[W_MAX];
-extern int nr_w;
 extern u64 state_hash[2];
 void set(int i, u64 v);
+/* The same for a word of memory. */
+void set_word(int i, u64 v);
 size_t undo_mark(void);
 void undo_to(size_t mark);
 void rehash(void);
@@ -123,7 +126,8 @@ void rehash(void);
 /*
  * Values that are not numbers. What is computed from one is ANY; a branch that
  * depends on one is taken and not taken. DEAD is memory whose content no longer
- * matters, CLOB a register that a C function may have changed.
+ * matters: so is what is computed from it, and a branch that depends on it is a
+ * violation. CLOB is a register that a C function may have changed.
  */
 #define SYM_BASE	0x7e5a000000000000ULL
 #define IS_SYM(v)	(((v) >> 48) == 0x7e5a)
@@ -131,6 +135,12 @@ void rehash(void);
 #define ANY		(SYM_BASE + 2)
 #define CLOB		(SYM_BASE + 3)
 #define TOKEN(r)	(SYM_BASE + 0x100 + (r))
+
+/* Some bytes of a value that is not a number. */
+static inline u64 part_of(u64 v)
+{
+	return v == DEAD ? DEAD : ANY;
+}
 
 #define FL_CF	0x1ULL
 #define FL_PF	0x4ULL
@@ -145,6 +155,8 @@ void rehash(void);
 #define FL_AC	0x40000ULL
 /* The arithmetic flags depend on a value that is not a number. */
 #define FL_UNKNOWN (1ULL << 62)
+/* On one that is DEAD: no instruction may decide by it. */
+#define FL_DEAD (1ULL << 61)
 #define FL_ARITH (FL_CF | FL_PF | FL_ZF | FL_SF | FL_OF | 0x10)
 
 #define KERNEL_CS	0x10

@@ -394,12 +394,12 @@ static void settle(void)
 		kill_stack(i, below, stacks[i].words);
 	}
 	for (i = 0; i < ESPFIX_WORDS; i++)
-		set(espfix_word + i, DEAD);
+		set_word(espfix_word + i, DEAD);
 	if (!owns(MCE))
 		kill_to();
 	if (!in_run()) {
-		set(variable_word + NMI_CR2, DEAD);
-		set(variable_word + NMI_DR7, DEAD);
+		set_word(variable_word + NMI_CR2, DEAD);
+		set_word(variable_word + NMI_DR7, DEAD);
 	}
 	set(W_AWAY, 0);
 }
@@ -420,7 +420,7 @@ static bool deliver(u64 top, u64 rip)
 	set(W_TOUCHED, 0);
 	set(W_AWAY, 1);
 	for (i = 0; i < 5; i++)
-		set(find_word(top - 40 + 8 * i), frame[i]);
+		set_word(find_word(top - 40 + 8 * i), frame[i]);
 	set(W_GPR + SP, top - 40);
 	set(W_RIP, rip);
 	if (w[W_CS] & 3)
@@ -541,12 +541,12 @@ static bool whole_nmi(void)
 	}
 	set(W_TOUCHED, 0);
 	if (w[variable_word] & 0xffffffff) {
-		set(variable_word, NMI_LATCHED);
+		set_word(variable_word, NMI_LATCHED);
 		set(W_OWED, 1);
 		return true;
 	}
-	set(variable_word + NMI_CR2, DEAD);
-	set(variable_word + NMI_DR7, DEAD);
+	set_word(variable_word + NMI_CR2, DEAD);
+	set_word(variable_word + NMI_DR7, DEAD);
 	set(W_OWED, 0);
 	return true;
 }
@@ -627,8 +627,8 @@ static void left(u64 rip)
 {
 	/* exc_nmi() saved these for itself. */
 	if (rip >= nmi_fn && rip < nmi_fn_end && !(w[variable_word] & 0xffffffff)) {
-		set(variable_word + NMI_CR2, DEAD);
-		set(variable_word + NMI_DR7, DEAD);
+		set_word(variable_word + NMI_CR2, DEAD);
+		set_word(variable_word + NMI_DR7, DEAD);
 	}
 	/* Whoever needed the REAL frame has a copy of it now. */
 	if (rip >= fixup_fn && rip < fixup_end)
@@ -660,7 +660,7 @@ static bool summary(void)
 		return violate(P_CRASH, "RET to an address that is not known");
 	for (i = 0; i < ARRAY_SIZE(clobbered); i++)
 		set(W_GPR + clobbered[i], CLOB);
-	set(W_FLAGS, (w[W_FLAGS] & ~FL_ARITH) | FL_UNKNOWN);
+	set(W_FLAGS, (w[W_FLAGS] & ~(FL_ARITH | FL_DEAD)) | FL_UNKNOWN);
 	kill_word(sp);
 	set(W_GPR + SP, sp + 8);
 	set(W_RIP, ret);

@@ -148,7 +148,7 @@ void kill_word(u64 addr)
 	for (j = 0; j < NR_STACKS; j++) {
 		if (addr - stacks[j].bottom < stacks[j].top - stacks[j].bottom) {
 			if (!is_persistent(addr))
-				set(i, DEAD);
+				set_word(i, DEAD);
 			return;
 		}
 	}
@@ -167,7 +167,7 @@ void kill_to(void)
 	int i;
 
 	for (i = 0; i < TO_WORDS; i++)
-		set(to_word + i, DEAD);
+		set_word(to_word + i, DEAD);
 }
 
 static void layout(void)
@@ -221,9 +221,8 @@ static void layout(void)
 	n += ESPFIX_WORDS;
 	to_word = n;
 	n += TO_WORDS;
-	if (n > W_MAX)
-		die("W_MAX is too small");
-	nr_w = n;
+	if (n > W_PART)
+		die("W_PART is too small");
 	state_addr = stacks[REAL].top - 56;
 }
 

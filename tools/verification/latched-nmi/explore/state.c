@@ -10,7 +10,6 @@
 /* ------------------------------------------------------------- state */
 
 u64 w[W_MAX];
-int nr_w = W_MAX;
 u64 state_hash[2];
 
 struct undo {
@@ -69,7 +68,7 @@ void rehash(void)
 	int i;
 
 	state_hash[0] = 0;
-	for (i = 0; i < nr_w; i++)
+	for (i = 0; i < W_MAX; i++)
 		state_hash[0] ^= hash_word(i, w[i]);
 	nr_undo = 0;
 }
@@ -84,6 +83,42 @@ static bool mapped(u64 addr)
 	/* With the user's page table: the cpu entry area and the ESPFIX stack. */
 	return (addr >> 39) == (0xfffffe0000000000ULL >> 39) ||
 	       (addr >> 39) == (0xffffff0000000000ULL >> 39);
+}
+
+/*
+ * If some bytes are written of a word that is no number, the others stay what they
+ * are: PART(i) is then the mask of those that were written, and 0 if all are known.
+ */
+#define PART(i)		((i) - W_MEM + W_PART)
+#define PART_OF_DEAD	0x100
+
+static u64 byte_mask(int off, int size)
+{
+	return ((1ULL << size) - 1) << off;
+}
+
+static void set_part(int i, int off, int size, u64 v)
+{
+	u64 m = size_mask(size) << (8 * off), part;
+
+	if (IS_SYM(v)) {
+		set_word(i, part_of(v));
+		return;
+	}
+	part = w[PART(i)];
+	if (IS_SYM(w[i]))
+		part = w[i] == DEAD ? PART_OF_DEAD : 0;
+	else if (!part)
+		part = 0xff;
+	part |= byte_mask(off, size);
+	set(i, ((IS_SYM(w[i]) ? 0 : w[i]) & ~m) | ((v << (8 * off)) & m));
+	set(PART(i), (part & 0xff) == 0xff ? 0 : part);
+}
+
+void set_word(int i, u64 v)
+{
+	set(i, v);
+	set(PART(i), 0);
 }
 
 /* May a watchpoint be there? On the thread stack, or elsewhere. */
@@ -123,10 +158,12 @@ bool read_mem(u64 addr, int size, u64 *v)
 	if (off + size > 8)
 		return violate(P_CRASH, "reads across words at 0x%llx",
 			       (unsigned long long)addr);
-	if (size == 8)
+	if (w[PART(i)] && ~w[PART(i)] & byte_mask(off, size))
+		*v = w[PART(i)] & PART_OF_DEAD ? DEAD : ANY;
+	else if (size == 8)
 		*v = w[i];
 	else if (IS_SYM(w[i]))
-		*v = ANY;
+		*v = part_of(w[i]);
 	else
 		*v = (w[i] >> (8 * off)) & size_mask(size);
 	return true;
@@ -135,8 +172,6 @@ bool read_mem(u64 addr, int size, u64 *v)
 bool write_mem(u64 addr, int size, u64 v)
 {
 	int i, off = addr & 7;
-	u64 m;
-
 	if (addr == ANY && follows_pointers(executing))
 		return true;
 	if (IS_SYM(addr))
@@ -149,19 +184,13 @@ bool write_mem(u64 addr, int size, u64 v)
 	if (i < 0)
 		return i == -1;
 	if (size == 8) {
-		set(i, v);
+		set_word(i, v);
 		return true;
 	}
 	if (off + size > 8)
 		return violate(P_CRASH, "writes across words at 0x%llx",
 			       (unsigned long long)addr);
-	if (IS_SYM(v)) {
-		set(i, ANY);
-		return true;
-	}
-	/* What else is in a DEAD word is not known, but of no use either. */
-	m = size_mask(size) << (8 * off);
-	set(i, ((IS_SYM(w[i]) ? 0 : w[i]) & ~m) | ((v << (8 * off)) & m));
+	set_part(i, off, size, v);
 	return true;
 }
 
