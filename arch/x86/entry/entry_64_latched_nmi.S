@@ -105,7 +105,8 @@
  *     be taken again from the start (H2). A first NMI sets nest_count before it
  *     copies the frame: from there on CF == 0 tells that it is the first, and
  *     that the copy is still to be done. Nothing up to latched_nmi_handler depends
- *     on AC or DF, so that CLAC and CLD can wait.
+ *     on AC or DF, so that CLAC and CLD can wait. They are not needed at
+ *     latched_nmi_repeat, where only the epilogue leads, with both clear.
  * L6  There is one frame: the one at the top of the LATCHED stack, which is
  *     part of pt_regs. It is not written between "copied" and IRET (H5).
  * L7  The latch is taken, that is cleared, before the run of the handlers that
@@ -423,8 +424,6 @@ SYM_CODE_END(__nmi_prologue_begin)
 SYM_CODE_START(latched_nmi_repeat)
 	ANNOTATE_NOENDBR
 	UNWIND_HINT_IRET_REGS
-	ASM_CLAC
-	cld
 	pushq	$-1		/* ORIG_RAX: no syscall to restart */
 	call	paranoid_entry
 	UNWIND_HINT_REGS

@@ -76,7 +76,7 @@ static_assert(CEA_ESTACK_OFFS(DB) - CEA_ESTACK_OFFS(NMI) == LATCHED_NMI_ESTACK);
 static_assert(CEA_ESTACK_OFFS(MCE) - CEA_ESTACK_OFFS(DB) == LATCHED_NMI_ESTACK);
 
 /* Text of entry_64_latched_nmi.S. Ranges are half-open. */
-extern char latched_nmi_repeat[], latched_nmi_handler[];
+extern char latched_nmi_handler[];
 extern char __nmi_prologue_begin[], __nmi_prologue_end[];
 extern char __nmi_prologue_decided[], __nmi_nested_iret[];
 extern char __nmi_epilogue_begin[], __nmi_epilogue_end[];
@@ -147,7 +147,7 @@ static __always_inline void latched_nmi_fixup_prologue(const struct pt_regs *reg
 	bool first = latched_nmi_between(ip, __nmi_prologue_decided, latched_nmi_handler) &&
 		     !(regs->flags & X86_EFLAGS_CF);
 
-	to->ip = (unsigned long)latched_nmi_repeat;
+	to->ip = (unsigned long)latched_nmi_handler;
 	to->sp = (unsigned long)&latched->ip;
 
 	if (real->cs & 3) {

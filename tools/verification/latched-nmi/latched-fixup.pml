@@ -27,6 +27,9 @@
 #ifndef FIXUP_DECIDES
 #define FIXUP_DECIDES	1	/* 0: a user NMI resumes where #MC hit it. */
 #endif
+#ifndef FIXUP_TO
+#define FIXUP_TO	H_CLD	/* Where a first NMI and a restart go on. */
+#endif
 #ifndef FIXUP_CF_FROM
 #define FIXUP_CF_FROM	A_JC
 #endif
@@ -158,8 +161,8 @@ inline fixup_prologue(ip)
 	 *	latched_nmi_handler) && !(regs->flags & X86_EFLAGS_CF) */
 	first = FIXUP_CF && ip >= FIXUP_CF_FROM && ip < FIXUP_CF_TO &&
 		!(C(MACHINE_CHECK, FLAGS_W) & FLAG_COND);
-	/* @c: to->ip = (unsigned long)latched_nmi_repeat */
-	C(TO, RIP_W) = R_CLD;
+	/* @c: to->ip = (unsigned long)latched_nmi_handler */
+	C(TO, RIP_W) = FIXUP_TO;
 	/* @c: to->sp = (unsigned long)&latched->ip */
 	C(TO, RSP_W) = LATCHED;
 	/* What a comparison left behind does not matter where it goes. */

@@ -96,6 +96,9 @@
 #ifndef NMI_LOOKS_FIRST_AT
 #define NMI_LOOKS_FIRST_AT A_TESTB
 #endif
+#ifndef CLD
+#define CLD		1
+#endif
 #ifndef AFTER_SAVE_AGAIN
 #define AFTER_SAVE_AGAIN T_XORL
 #endif
@@ -112,7 +115,7 @@
 #define ON_LATCH	T_XORL		/* After the handlers have run. */
 #endif
 #ifndef ON_LATCH_AT_END
-#define ON_LATCH_AT_END	R_CLD	/* In the epilogue. */
+#define ON_LATCH_AT_END	R_SAVE	/* In the epilogue. */
 #endif
 #ifndef MC_ENTRY
 #define MC_ENTRY	M_ENDBR
@@ -234,16 +237,15 @@
 #define X_END		107
 
 /* latched_nmi_repeat ... __latched_nmi_text_end */
-#define R_CLD		107
-#define R_SAVE		108
-#define T_XORL		109	/* .Ltake_latch */
-#define T_XCHGL		110
-#define T_ADDL		111
-#define T_JMP		112
-#define S_INCL		113	/* .Lrestarted */
-#define S_SUBQ		114
-#define S_JMP		115
-#define TEXT_END	116
+#define R_SAVE		107
+#define T_XORL		108	/* .Ltake_latch */
+#define T_XCHGL		109
+#define T_ADDL		110
+#define T_JMP		111
+#define S_INCL		112	/* .Lrestarted */
+#define S_SUBQ		113
+#define S_JMP		114
+#define TEXT_END	115
 
 /* swapgs_restore_regs_and_return_to_usermode */
 #define U_POP_REGS	170
@@ -440,7 +442,8 @@ active proctype cpu()
 	/* @label: latched_nmi_handler */
 	/* @private: ASM_CLAC */
 	/* @asm: cld */
-	:: d_step { INSN(H_CLD, HANDLER, "clac; cld"); df = 0; FALLS_THROUGH }
+	:: d_step { INSN(H_CLD, HANDLER, "clac; cld");
+		df = (CLD -> 0 : df); FALLS_THROUGH }
 	/* With CONFIG_DEBUG_ENTRY; the frame goes where the handler pushes its own. */
 	/* @private: cmpl $1, (LATCHED_TO_REAL + LATCHED_NMI_NEST_COUNT)(%rsp) */
 	/* @private: je .Lnest_count_is_1 */
@@ -639,12 +642,9 @@ active proctype cpu()
 
 	/* Another run of the handlers: LATCHED stack, RSP at the one frame (L6). */
 	/* @label: latched_nmi_repeat */
-	/* @private: ASM_CLAC */
-	/* @asm: cld */
-	:: d_step { INSN(R_CLD, HANDLER, "again: clac; cld"); df = 0; FALLS_THROUGH }
 	/* @private: pushq $-1 */
 	/* @asm: call paranoid_entry */
-	:: d_step { INSN(R_SAVE, HANDLER, "pushq $-1; paranoid_entry");
+	:: d_step { INSN(R_SAVE, HANDLER, "again: pushq $-1; paranoid_entry");
 		PUSH(0); PUSH(rdx); rdx = SCRATCH; rip = AFTER_SAVE_AGAIN }
 	/* EAX is saved and restored by everybody, as RDX is. */
 	/* @label: .Ltake_latch */
@@ -671,7 +671,7 @@ active proctype cpu()
 	:: d_step { INSN(S_SUBQ, PROLOGUE, "subq, to the frame on the LATCHED stack");
 		rsp = rsp - DISTANCE; FALLS_THROUGH }
 	/* @asm: jmp latched_nmi_repeat */
-	:: d_step { INSN(S_JMP, PROLOGUE, "jmp latched_nmi_repeat"); rip = R_CLD }
+	:: d_step { INSN(S_JMP, PROLOGUE, "jmp latched_nmi_repeat"); rip = R_SAVE }
 	/* @label: .Lrestore_gs */
 	/* @private: testl %ebx, %ebx */
 	/* @private: jnz .Lrestore_regs */

@@ -163,7 +163,8 @@ byte ctx;
 		(ctx == GAP_LATCHED || ctx == USER_EVIL -> LATCHED_TOP - FRAME : \
 		 REAL_TOP - FRAME)))
 #define CTX_RDX	(ctx == USER -> USER_RDX : (ctx == KERNEL -> KERNEL_RDX : EVIL_RDX))
-#define CTX_DF	(ctx == USER_EVIL)
+/* Set in the middle of a copy backward, or by a program. */
+#define CTX_DF	(ctx == KERNEL || ctx == USER_EVIL)
 
 #define OUTERMOST	(cs == USER_CS || rip == OUT_KERNEL || rip == OUT_BELOW || \
 			 rip == OUT_ABOVE)

@@ -145,7 +145,7 @@ one() {
 		;;
 	reach)
 		build "$model" "$defines REACH" -DSAFETY -DBITSTATE
-		./pan -E -c0 -w24 -m200000 >out 2>&1 || :
+		./pan -E -c0 -w26 -m200000 >out 2>&1 || :
 		stats=$(statistics out)
 		# The steps in the code, less those that were taken.
 		grep -oh 'taken\[[0-9 +*()]*\]' pan.m | sort -u |
