@@ -132,6 +132,8 @@ static bool put(const struct insn *i, const struct opnd *o, u64 v)
 			/* Bit 63 asks for no flush, and is not stored. */
 			if (IS_SYM(v))
 				return violate(P_CRASH, "loads CR3 with a value that is not known");
+			if (v >> 63 && !has_pcid)
+				return violate(P_CRASH, "#GP: loads CR3 with bit 63, without PCID");
 			set(W_CR3, v & ~(1ULL << 63));
 			return true;
 		case X86_REG_CR2:
@@ -571,6 +573,8 @@ static bool msr(bool write)
 		i = W_KGS;
 		break;
 	case MSR_SPEC_CTRL:
+		if (!has_ibrs)
+			return violate(P_CRASH, "uses SPEC_CTRL, which not every such machine has");
 		i = W_SPEC;
 		break;
 	default:
@@ -617,6 +621,9 @@ bool iret(void)
 	set(W_SS, v[4] & 0xffff);
 	if (w[W_CS] != KERNEL_CS && !(w[W_CS] & 3))
 		return violate(P_CRASH, "IRET loads CS with 0x%llx", (unsigned long long)w[W_CS]);
+	if (w[W_CS] == KERNEL_CS ? w[W_SS] && w[W_SS] != KERNEL_SS : (w[W_SS] & 3) != 3)
+		return violate(P_CRASH, "#GP: IRET loads SS with 0x%llx",
+			       (unsigned long long)w[W_SS]);
 	return true;
 }
 
@@ -635,6 +642,7 @@ static bool branch(const struct insn *i, bool call)
 }
 
 u64 executing;
+u8 *reached;
 
 bool cpu_step(int outcome)
 {
@@ -644,6 +652,8 @@ bool cpu_step(int outcome)
 	if (!i)
 		return violate(P_CRASH, "there is no instruction");
 	executing = i->addr;
+	if (reached)
+		reached[i->addr % REACHED_SIZE] = 1;
 	set(W_TOUCHED, TOUCHED_NOTHING);
 	set(W_RIP, i->addr + i->len);
 

@@ -167,6 +167,10 @@ static inline u64 part_of(u64 v)
 
 /* The instruction in progress. */
 extern u64 executing;
+/* If there is one: by address, which instructions have been executed. */
+#define REACHED_SIZE	(1 << 22)
+extern u8 *reached;
+extern bool has_pcid, has_ibrs;
 /* How many outcomes has the instruction at RIP? */
 int cpu_outcomes(void);
 /* Execute it. False after a violation, which has been reported. */

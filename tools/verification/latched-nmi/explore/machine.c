@@ -3,6 +3,7 @@
  * The machine around the text: contexts, delivery of events, and what C functions do
  * that are not executed instruction by instruction.
  */
+#include <capstone/capstone.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
@@ -46,9 +47,13 @@ static struct {
 static int nr_as_built;
 
 static u64 stub_begin, stub_end;
+/* The entry check of #DB. */
+static u64 debug_begin, debug_size;
 
 static u64 ctx[W_MAX];
-static bool pti, pcid, ibrs, smap;
+static bool pti, smap, ibt;
+bool has_pcid, has_ibrs;
+static u64 kernel_cr3;
 static const struct context_desc *context;
 
 void label(u64 addr, char *buf, size_t len)
@@ -123,9 +128,11 @@ void machine_init(const struct image *im, const struct features *f, const char *
 	memory_init(im);
 	entry_latched = !strcmp(entry, "latched");
 	pti = features_has(f, "PTI");
-	pcid = features_has(f, "PCID");
+	has_pcid = features_has(f, "PCID");
+	kernel_cr3 = KERNEL_CR3 | (has_pcid ? KERNEL_PCID : 0);
 	smap = features_has(f, "SMAP");
-	ibrs = features_has(f, "KERNEL_IBRS");
+	ibt = features_has(f, "IBT");
+	has_ibrs = features_has(f, "KERNEL_IBRS");
 
 	if (im->more) {
 		gate_nmi = sym_addr(im->more, "real_nmi_handler");
@@ -141,6 +148,9 @@ void machine_init(const struct image *im, const struct features *f, const char *
 	if (!entry_latched || !sym_find(im->sym, "asm_exc_debug_latched", &gate_db))
 		gate_db = sym_addr(im->sym, "asm_exc_debug");
 	find_stub(im);
+	debug_begin = debug_size = 0;
+	if (entry_latched && sym_find(im->sym, "asm_exc_debug_latched", &debug_begin))
+		debug_size = sym_size(im->sym, "asm_exc_debug_latched");
 	fault_rip = sym_addr(im->sym, "asm_exc_int3");
 	run_fn = sym_addr(im->sym, "default_do_nmi");
 	nmi_fn = sym_addr(im->sym, "exc_nmi");
@@ -173,6 +183,11 @@ void machine_init(const struct image *im, const struct features *f, const char *
 	may_fault("do_machine_check");
 	may_fault("exc_debug_kernel");
 }
+
+static const char * const gpr_name[] = {
+	"rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi",
+	"r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15",
+};
 
 /* --------------------------------------------------------- contexts */
 
@@ -280,9 +295,9 @@ bool machine_start(const struct context_desc *c, int n)
 	w[W_FLAGS] = c->flags | 2;
 	w[W_GS] = c->user_gs ? USER_GS : kernel_gs;
 	w[W_KGS] = c->user_gs ? kernel_gs : USER_GS;
-	w[W_CR3] = KERNEL_CR3;
+	w[W_CR3] = kernel_cr3;
 	if (c->user_cr3 && pti)
-		w[W_CR3] |= USER_CR3_BIT | (pcid ? USER_PCID_BIT : 0);
+		w[W_CR3] |= USER_CR3_BIT | (has_pcid ? USER_PCID_BIT : 0);
 	w[W_CR2] = ORIG_CR2;
 	w[W_DR7] = DR7_ARMED;
 	w[W_MC] = c->in && !strcmp(c->in, "mc");
@@ -294,7 +309,7 @@ bool machine_start(const struct context_desc *c, int n)
 		w[variable_word + NMI_DR7] = TOKEN(0x101);
 	}
 	w[W_BUDGET] = UNLIMITED;
-	w[W_SPEC] = ibrs && !c->user_gs ? SPEC_IBRS : 0;
+	w[W_SPEC] = has_ibrs && !c->user_gs ? SPEC_IBRS : 0;
 	GPR(SP) = c->rsp;
 	if (c->rsp_stack) {
 		for (i = 0; i < NR_STACKS; i++) {
@@ -323,10 +338,6 @@ bool at_rest(void)
 
 bool judge(void)
 {
-	static const char * const gpr_name[] = {
-		"rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi",
-		"r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15",
-	};
 	static const struct {
 		int i;
 		const char *name;
@@ -406,15 +417,27 @@ static void settle(void)
 
 /* ----------------------------------------------------------- events */
 
+/* In pt_regs. */
+#define ORIG_AX		(15 * 8)
+
 /* What W_MC and W_DB say. */
 #define FROM_KERNEL	1
 #define FROM_USER	2
+#define FROM_DB		3
+
+static bool on_stack(enum stack st, u64 sp)
+{
+	return sp >= stacks[st].bottom && sp < stacks[st].top;
+}
 
 static bool deliver(u64 top, u64 rip)
 {
 	u64 frame[5] = { RIP, w[W_CS], w[W_FLAGS] | FL_RF, GPR(SP), w[W_SS] };
+	const struct insn *first = decode(rip);
 	int i;
 
+	if (ibt && (!first || first->id != X86_INS_ENDBR64))
+		return violate(P_CRASH, "#CP: the gate does not lead to ENDBR64");
 	/* RF in the frame is the CPU's business: IRET restores what was there. */
 	frame[2] = w[W_FLAGS];
 	set(W_TOUCHED, 0);
@@ -498,6 +521,9 @@ bool machine_may(enum ev ev)
 	case EV_MC:
 		return !w[W_MC];
 	case EV_DB:
+		/* A single step of user mode may lead anywhere. */
+		if (!w[W_AWAY] && w[W_CS] & 3)
+			return !w[W_DB];
 		return w[W_TOUCHED] == TOUCHED_STACK && !w[W_DB] && in_asm(RIP) &&
 		       w[W_CS] == KERNEL_CS && w[W_DR7] == DR7_ARMED;
 	case EV_WATCH:
@@ -573,11 +599,12 @@ bool machine_event(enum ev ev)
 		set(W_TOUCHED, from_user ? TOUCHED_STACK : TOUCHED_NOTHING);
 		return true;
 	case EV_MC:
-		set(W_MC, w[W_CS] & 3 ? FROM_USER : FROM_KERNEL);
+		set(W_MC, w[W_CS] & 3 ? FROM_USER :
+			  RIP - debug_begin < debug_size ? FROM_DB : FROM_KERNEL);
 		return deliver(stacks[MCE].top, gate_mce);
 	case EV_DB:
 	case EV_WATCH:
-		set(W_DB, FROM_KERNEL);
+		set(W_DB, w[W_CS] & 3 ? FROM_USER : FROM_KERNEL);
 		return deliver(stacks[DB].top, gate_db);
 	case EV_FAULT:
 		/* A page fault, which exc_nmi() cares about, and #MC does not. */
@@ -594,6 +621,32 @@ bool machine_event(enum ev ev)
 
 /* --------------------------------------------------------- stepping */
 
+/* What exc_nmi() relies on: its argument is pt_regs, and no value of the context is left. */
+static bool c_state(void)
+{
+	static const u8 cleared[] = { CX, DX, BX, BP, SI, R8, R9, R10, R11, R12, R13, R14, R15 };
+	u64 orig_ax;
+	size_t i;
+
+	if (GPR(DI) != GPR(SP) + 8)
+		return violate(P_CLEAN, "exc_nmi() begins without pt_regs");
+	if (!read_mem(GPR(DI) + ORIG_AX, 8, &orig_ax))
+		return false;
+	if (orig_ax != ~0ULL)
+		return violate(P_CLEAN, "exc_nmi() begins with orig_ax 0x%llx",
+			       (unsigned long long)orig_ax);
+	if (w[W_FLAGS] & FL_IF)
+		return violate(P_CLEAN, "exc_nmi() begins with IF set");
+	for (i = 0; i < ARRAY_SIZE(cleared); i++) {
+		u64 v = GPR(cleared[i]);
+
+		if (v >= TOKEN(0) && v <= TOKEN(15))
+			return violate(P_CLEAN, "exc_nmi() begins with %s not cleared",
+				       gpr_name[cleared[i]]);
+	}
+	return true;
+}
+
 static bool entered(u64 fn)
 {
 	if (fn == run_fn) {
@@ -602,7 +655,7 @@ static bool entered(u64 fn)
 		if (w[W_FLAGS] & (FL_DF | (smap ? FL_AC : 0)))
 			return violate(P_CLEAN, "the handlers begin with %s set",
 				       w[W_FLAGS] & FL_DF ? "DF" : "AC");
-		if (w[W_GS] != kernel_gs || w[W_CR3] != KERNEL_CR3)
+		if (w[W_GS] != kernel_gs || w[W_CR3] != kernel_cr3)
 			return violate(P_CLEAN, "the handlers begin with the user's %s",
 				       w[W_GS] != kernel_gs ? "GSBASE" : "page table");
 		set(W_RUNNING, 1);
@@ -611,6 +664,8 @@ static bool entered(u64 fn)
 	}
 	/* The handler proper: the REAL frame is not needed any more. */
 	if (fn == nmi_fn) {
+		if (in_asm(executing) && !c_state())
+			return false;
 		kill_stack(REAL, stacks[REAL].top, 6);
 		/* Nor is that of an NMI from user mode, which may have been moved. */
 		if (GPR(SP) - stacks[THREAD].bottom < stacks[THREAD].top - stacks[THREAD].bottom)
@@ -696,9 +751,15 @@ bool machine_step(int outcome)
 		/* Whose IRET was it? The one of the stack that it was on. */
 		if (w[W_MC] == FROM_USER && w[W_CS] & 3)
 			set(W_MC, 0);
-		if (sp >= stacks[MCE].bottom && sp < stacks[MCE].top)
+		if (w[W_DB] == FROM_USER && w[W_CS] & 3)
+			set(W_DB, 0);
+		if (on_stack(MCE, sp)) {
+			/* A #DB whose entry it has hit, and which the fix-up has dropped. */
+			if (w[W_MC] == FROM_DB && !on_stack(DB, GPR(SP)))
+				set(W_DB, ctx[W_DB]);
 			set(W_MC, 0);
-		if (sp >= stacks[DB].bottom && sp < stacks[DB].top)
+		}
+		if (on_stack(DB, sp))
 			set(W_DB, 0);
 	}
 	/* A #DB that was dropped: there is no IRET. */
