@@ -187,7 +187,6 @@ static enum verdict c_state(struct guest *g, char *detail, size_t len)
 	static const enum reg cleared[] = {
 		R_RSI, R_RBP, R_R8, R_R9, R_R10, R_R11, R_R12, R_R13,
 	};
-	const u64 user_cr3 = 0x1000;
 	u64 orig_ax;
 	struct regs r;
 	size_t i;
@@ -220,7 +219,9 @@ static enum verdict c_state(struct guest *g, char *detail, size_t len)
 			 (unsigned long long)orig_ax);
 		return V_STATE;
 	}
-	if (reg_get(&r, R_GS_BASE) != g->percpu || reg_get(&r, R_CR3) & user_cr3) {
+	/* The user's page tables do not have the per-CPU area, if they are others at all. */
+	if (reg_get(&r, R_GS_BASE) != g->percpu ||
+	    vm_translate(&g->vm, g->percpu) != g->percpu_phys) {
 		snprintf(detail, len, "C is entered with gs_base 0x%llx, cr3 0x%llx",
 			 (unsigned long long)reg_get(&r, R_GS_BASE),
 			 (unsigned long long)reg_get(&r, R_CR3));
