@@ -41,8 +41,8 @@ static const struct event *find_event(const struct config *cases, const char *na
 	return NULL;
 }
 
-static void prepare(const char *vmlinux, const char *features, const struct machine_desc *m,
-		    const char *entry)
+static void take_machine(const char *vmlinux, const char *features,
+			 const struct machine_desc *m, const char *entry)
 {
 	struct features *f = features_load(features);
 	struct image *im = image_load(vmlinux);
@@ -179,7 +179,7 @@ static int compare_results(const char *vmlinux, const char *features,
 			continue;
 		snprintf(key, sizeof(key), "%s %s", machine, entry);
 		if (strcmp(key, last))
-			prepare(vmlinux, features, m, entry);
+			take_machine(vmlinux, features, m, entry);
 		snprintf(last, sizeof(last), "%s", key);
 		differ += compare_case(&cases, ev, ctx, entry, what, &v, verbose, &alone);
 		boundaries += v.nr - alone;
@@ -210,7 +210,7 @@ static int compare_text(const char *vmlinux, const char *features,
 		die("--text goes with one --machine");
 	if (!in)
 		die("%s: cannot open", text);
-	prepare(vmlinux, features, m, "classic");
+	take_machine(vmlinux, features, m, "classic");
 	begin = sym_addr(image->sym, "__entry_text_start");
 	end = sym_addr(image->sym, "__entry_text_end");
 	for (a = begin; a < end; a++) {

@@ -61,11 +61,32 @@ static bool take_run(struct run_desc *r, const char *key, char *val)
 		r->contexts = xstrdup(val);
 	else if (!strcmp(key, "events"))
 		r->events = xstrdup(val);
+	else if (!strcmp(key, "at-most") && atoi(val) > 0)
+		r->at_most = atoi(val);
+	else if (!strcmp(key, "changes") && atoi(val) > 0)
+		r->changes = atoi(val);
 	else if (!strcmp(key, "finds") && (!strcmp(val, "nothing") || !strcmp(val, "loss")))
 		r->loss = !strcmp(val, "loss");
 	else
 		return false;
 	return true;
+}
+
+/* AT "INSN" WHY */
+static bool take_equivalent(struct equivalent *eq, char *line)
+{
+	char *begin = strchr(line, '"'), *end = begin ? strchr(begin + 1, '"') : NULL;
+
+	if (!end)
+		return false;
+	*begin = *end = 0;
+	line[strcspn(line, " \t")] = 0;
+	end++;
+	end[strcspn(end, "\n")] = 0;
+	eq->at = xstrdup(line);
+	eq->insn = xstrdup(begin + 1);
+	eq->why = xstrdup(end + strspn(end, " \t"));
+	return *eq->why;
 }
 
 void explore_load(struct explore_config *cfg, const char *path)
@@ -96,6 +117,13 @@ void explore_load(struct explore_config *cfg, const char *path)
 			save[strcspn(save, "\n")] = 0;
 			m->features = xstrdup(save);
 			continue;
+		} else if (!strcmp(kind, "equivalent") && cfg->nr_equivalent < MAX_EQUIVALENTS) {
+			struct equivalent *eq = &cfg->equivalent[cfg->nr_equivalent++];
+
+			eq->name = xstrdup(name);
+			if (!take_equivalent(eq, save))
+				die("%s:%d: want AT \"INSN\" WHY", path, nr);
+			continue;
 		} else if (!strcmp(kind, "context") && cfg->nr_context < MAX_CONTEXTS) {
 			c = &cfg->context[cfg->nr_context++];
 			c->name = xstrdup(name);
@@ -113,7 +141,7 @@ void explore_load(struct explore_config *cfg, const char *path)
 			if (!(c ? take_context(c, key, val) : take_run(r, key, val)))
 				die("%s:%d: %s=%s: what is that?", path, nr, key, val);
 		}
-		if (r && (!r->entry || !r->machines || !r->contexts || !r->events))
+		if (r && (!r->entry || !r->machines || (!r->changes && (!r->contexts || !r->events))))
 			die("%s:%d: entry, machines, contexts or events is missing", path, nr);
 		if (c && (!c->at || !c->cs))
 			die("%s:%d: at or cs is missing", path, nr);

@@ -170,7 +170,7 @@ extern u64 executing;
 /* If there is one: by address, which instructions have been executed. */
 #define REACHED_SIZE	(1 << 22)
 extern u8 *reached;
-extern bool has_pcid, has_ibrs;
+extern bool has_pcid, has_ibrs, has_ibt;
 /* How many outcomes has the instruction at RIP? */
 int cpu_outcomes(void);
 /* Execute it. False after a violation, which has been reported. */
@@ -269,9 +269,14 @@ void label(u64 addr, char *buf, size_t len);
 #define MAX_MACHINES	32
 #define MAX_CONTEXTS	64
 #define MAX_RUNS	64
+#define MAX_EQUIVALENTS	64
 
 struct run_desc {
 	char *name, *entry, *machines, *contexts, *events;
+	/* Instead of contexts and events: look for one of so many changes. */
+	int changes;
+	/* So many events; 0: there is no bound. */
+	int at_most;
 	bool loss;
 };
 
@@ -279,7 +284,9 @@ struct explore_config {
 	struct machine_desc machine[MAX_MACHINES];
 	struct context_desc context[MAX_CONTEXTS];
 	struct run_desc run[MAX_RUNS];
-	int nr_machine, nr_context, nr_run;
+	/* As in the injector's table: changes that make no difference here. */
+	struct equivalent equivalent[MAX_EQUIVALENTS];
+	int nr_machine, nr_context, nr_run, nr_equivalent;
 };
 
 void explore_load(struct explore_config *cfg, const char *path);
@@ -323,11 +330,19 @@ bool script_sweep(const struct config *cfg, const struct event *ev,
 
 /* ----------------------------------------------------------- mutate.c */
 
-/* Each change of an instruction, or those of @names, SYMBOL+0xOFFSET:CHANGE,... */
-int mutate(const struct explore_config *cfg, struct image *im, const char *names, int workers,
-	   bool verbose);
+/*
+ * Each change of an instruction, or those of @names, SYMBOL+0xOFFSET:CHANGE,..., is to
+ * be found by the runs "mutate" on one of their machines that @machines has, too.
+ */
+int mutate(const struct explore_config *cfg, const char *machines, const char *names,
+	   int workers, bool verbose);
+/* One of @sample changes of entry text, on one machine. Returns how many are not found. */
+int mutate_sample(const struct explore_config *cfg, const struct machine_desc *m,
+		  int sample, FILE *out);
 
 /* ------------------------------------------------------------- main.c */
+
+void prepare(const struct machine_desc *m, const char *entry, struct image **im);
 
 u32 events_of(const char *list);
 

@@ -51,8 +51,8 @@ static u64 stub_begin, stub_end;
 static u64 debug_begin, debug_size;
 
 static u64 ctx[W_MAX];
-static bool pti, smap, ibt;
-bool has_pcid, has_ibrs;
+static bool pti, smap;
+bool has_pcid, has_ibrs, has_ibt;
 static u64 kernel_cr3;
 static const struct context_desc *context;
 
@@ -131,7 +131,7 @@ void machine_init(const struct image *im, const struct features *f, const char *
 	has_pcid = features_has(f, "PCID");
 	kernel_cr3 = KERNEL_CR3 | (has_pcid ? KERNEL_PCID : 0);
 	smap = features_has(f, "SMAP");
-	ibt = features_has(f, "IBT");
+	has_ibt = features_has(f, "IBT");
 	has_ibrs = features_has(f, "KERNEL_IBRS");
 
 	if (im->more) {
@@ -436,7 +436,7 @@ static bool deliver(u64 top, u64 rip)
 	const struct insn *first = decode(rip);
 	int i;
 
-	if (ibt && (!first || first->id != X86_INS_ENDBR64))
+	if (has_ibt && (!first || first->id != X86_INS_ENDBR64))
 		return violate(P_CRASH, "#CP: the gate does not lead to ENDBR64");
 	/* RF in the frame is the CPU's business: IRET restores what was there. */
 	frame[2] = w[W_FLAGS];

@@ -53,10 +53,13 @@ struct job {
 	bool done;
 };
 
+/* What a run that looks for changes goes by. */
+static const struct context_desc changes = { .name = "changes" };
+
 static struct job *jobs;
 static int nr_jobs;
 
-static void prepare(const struct machine_desc *m, const char *entry, struct image **im)
+void prepare(const struct machine_desc *m, const char *entry, struct image **im)
 {
 	struct features *f = features_load(opt.features);
 
@@ -122,11 +125,14 @@ static int do_job(const struct job *j, FILE *out)
 	struct search worst = { 0 };
 	bool wrong;
 
+	if (j->run->changes)
+		return mutate_sample(&cfg, j->machine, j->run->changes, out) != 0;
 	prepare(j->machine, j->run->entry, &im);
 	for (behind = 0; machine_start(j->ctx, behind); behind++) {
 		struct search s = {
 			.ctx = j->ctx, .behind = behind, .progress = true,
 			.events = events_of(opt.events ? opt.events : j->run->events),
+			.budget = j->run->at_most,
 			/* How many more there are does not matter. */
 			.first = true,
 		};
@@ -212,6 +218,7 @@ static int run_jobs(void)
 			if (opt.ktap)
 				printf("%sok %d %s-%s-%s-%s%s\n", ok ? "" : "not ", shown,
 				       j->run->entry, j->machine->name, j->ctx->name,
+				       j->run->changes ? "found" :
 				       j->run->loss ? "finds-loss" : "finds-nothing",
 				       j->status == 3 ? " # SKIP not in this kernel" : "");
 		}
@@ -227,13 +234,21 @@ static int run_jobs(void)
 			if (jobs[i].status != 0 && jobs[i].status != 1 && jobs[i].status != 3)
 				fprintf(jobs[i].out, "%-8s %-15s %-15s %-12s DID NOT RUN\n",
 					jobs[i].run->entry, jobs[i].machine->name,
-					jobs[i].ctx->name, jobs[i].run->events);
+					jobs[i].ctx->name, jobs[i].run->events ?: "");
 			running--;
 		}
 	}
 	if (!opt.ktap)
 		printf("%d explorations, %d not as declared, %d skipped\n", nr_jobs, bad, skipped);
 	return bad != 0 || nr_jobs == skipped;
+}
+
+static void add_job(const struct run_desc *r, int machine, const struct context_desc *ctx)
+{
+	jobs = xrealloc(jobs, (nr_jobs + 1) * sizeof(*jobs));
+	jobs[nr_jobs++] = (struct job) {
+		.run = r, .machine = &cfg.machine[machine], .ctx = ctx,
+	};
 }
 
 static void add_jobs(const struct run_desc *r)
@@ -244,14 +259,13 @@ static void add_jobs(const struct run_desc *r)
 		if (!list_has(r->machines, cfg.machine[m].name) ||
 		    !list_has(opt.machines, cfg.machine[m].name))
 			continue;
-		for (c = 0; c < cfg.nr_context; c++) {
+		if (r->changes && list_has(opt.contexts, changes.name))
+			add_job(r, m, &changes);
+		for (c = 0; !r->changes && c < cfg.nr_context; c++) {
 			if (!list_has(r->contexts, cfg.context[c].name) ||
 			    !list_has(opt.contexts, cfg.context[c].name))
 				continue;
-			jobs = xrealloc(jobs, (nr_jobs + 1) * sizeof(*jobs));
-			jobs[nr_jobs++] = (struct job) {
-				.run = r, .machine = &cfg.machine[m], .ctx = &cfg.context[c],
-			};
+			add_job(r, m, &cfg.context[c]);
 		}
 	}
 }
@@ -282,7 +296,7 @@ static bool is_context(const char *name)
 
 	for (i = 0; i < cfg.nr_context && strcmp(cfg.context[i].name, name); i++)
 		;
-	return i < cfg.nr_context;
+	return i < cfg.nr_context || !strcmp(name, changes.name);
 }
 
 static void list(void)
@@ -293,10 +307,16 @@ static void list(void)
 		printf("machine %-15s %s\n", cfg.machine[i].name, cfg.machine[i].features);
 	for (i = 0; i < cfg.nr_context; i++)
 		printf("context %s\n", cfg.context[i].name);
-	for (i = 0; i < cfg.nr_run; i++)
+	for (i = 0; i < cfg.nr_run; i++) {
+		if (cfg.run[i].changes) {
+			printf("run     %-8s %-8s %s: one of %d changes\n", cfg.run[i].name,
+			       cfg.run[i].entry, cfg.run[i].machines, cfg.run[i].changes);
+			continue;
+		}
 		printf("run     %-8s %-8s %s: %s, %s: finds %s\n", cfg.run[i].name,
 		       cfg.run[i].entry, cfg.run[i].machines, cfg.run[i].contexts,
 		       cfg.run[i].events, cfg.run[i].loss ? "loss" : "nothing");
+	}
 }
 
 static const char usage[] =
@@ -443,17 +463,9 @@ int main(int argc, char **argv)
 
 	if (!opt.mutants && !strcmp(opt.run, "mutate"))
 		opt.mutants = "*";
-	if (opt.mutants) {
-		struct image *im;
-
-		for (i = 0; i < cfg.nr_machine; i++) {
-			if (list_has(opt.machines, cfg.machine[i].name))
-				break;
-		}
-		prepare(&cfg.machine[i], "latched", &im);
-		return mutate(&cfg, im, strcmp(opt.mutants, "*") ? opt.mutants : NULL, opt.jobs,
-			      opt.verbose);
-	}
+	if (opt.mutants)
+		return mutate(&cfg, opt.machines, strcmp(opt.mutants, "*") ? opt.mutants : NULL,
+			      opt.jobs, opt.verbose);
 
 	for (i = 0; i < cfg.nr_run; i++) {
 		if (strcmp(cfg.run[i].name, opt.run) || !list_has(opt.entries, cfg.run[i].entry))

@@ -22,6 +22,7 @@ struct change {
 	u8 old[16], new[16];
 	char name[160];
 	char text[96];
+	bool reached, wanted;
 };
 
 static struct change *change;
@@ -46,7 +47,25 @@ static struct change *add(const cs_insn *insn, const char *what)
 	return c;
 }
 
-static void changes_of(const cs_insn *insn)
+/*
+ * A comparison with the end of a range of text: nothing can be interrupted at the INT3
+ * there, so that it makes no difference which side that is on.
+ */
+static bool ends_text(const struct image *im, const cs_x86 *x)
+{
+	int i;
+	u8 b;
+
+	for (i = 0; i < x->op_count; i++) {
+		u64 imm = x->operands[i].imm;
+
+		if (x->operands[i].type == X86_OP_IMM && in_asm(imm))
+			return image_read(im, imm, &b, 1) && b == 0xcc;
+	}
+	return false;
+}
+
+static void changes_of(const struct image *im, const cs_insn *insn)
 {
 	const cs_x86 *x = &insn->detail->x86;
 	bool conditional = (insn->bytes[0] & 0xf0) == 0x70 ||
@@ -55,8 +74,20 @@ static void changes_of(const cs_insn *insn)
 		      insn->bytes[0] == 0xeb;
 	struct change *c;
 
-	if (insn->id == X86_INS_NOP || insn->id == X86_INS_INT3 || insn->id == X86_INS_UD2)
+	/* Nothing that an NMI runs, or what does nothing on this machine. */
+	switch (insn->id) {
+	case X86_INS_NOP:
+	case X86_INS_INT3:
+	case X86_INS_UD2:
+	case X86_INS_LFENCE:
+	case X86_INS_VERW:
 		return;
+	case X86_INS_ENDBR64:
+		/* C is called directly. */
+		if (!has_ibt || !in_asm(insn->address))
+			return;
+		break;
+	}
 	c = add(insn, "drop");
 	memset(c->new, 0x90, insn->size);
 	if (conditional) {
@@ -64,7 +95,7 @@ static void changes_of(const cs_insn *insn)
 		c->new[insn->bytes[0] == 0x0f] ^= 1;
 		return;
 	}
-	if (x->encoding.imm_offset && x->encoding.imm_size && !branch) {
+	if (x->encoding.imm_offset && x->encoding.imm_size && !branch && !ends_text(im, x)) {
 		c = add(insn, "off-by-one");
 		c->new[x->encoding.imm_offset]++;
 	}
@@ -85,7 +116,7 @@ static void take_range(csh cs, const struct image *im, u64 begin, u64 end)
 	nr = cs_disasm(cs, text, end - begin, begin, 0, &insn);
 	for (i = 0; i < nr; i++) {
 		if (insn[i].id)
-			changes_of(&insn[i]);
+			changes_of(im, &insn[i]);
 	}
 	cs_free(insn, nr);
 	free(text);
@@ -109,7 +140,8 @@ static void find_changes(const struct image *im)
 	csh cs;
 	size_t i;
 
-	change = xalloc(MAX_CHANGES * sizeof(*change));
+	if (!change)
+		change = xalloc(MAX_CHANGES * sizeof(*change));
 	if (cs_open(CS_ARCH_X86, CS_MODE_64, &cs) != CS_ERR_OK)
 		die("capstone does not start");
 	cs_option(cs, CS_OPT_DETAIL, CS_OPT_ON);
@@ -121,18 +153,22 @@ static void find_changes(const struct image *im)
 	cs_close(&cs);
 }
 
-/* The runs "mutate" of the table, up to the first violation. */
-static bool is_found(const struct explore_config *cfg, char *how, size_t len)
+/* The runs "mutate" of the table on @m, up to the first violation. */
+static bool is_found(const struct explore_config *cfg, const struct machine_desc *m,
+		     char *how, size_t len)
 {
 	int r, c;
 
 	for (r = 0; r < cfg->nr_run; r++) {
 		const struct run_desc *run = &cfg->run[r];
 
-		for (c = 0; c < cfg->nr_context && !strcmp(run->name, "mutate"); c++) {
+		if (strcmp(run->name, "mutate") || !list_has(run->machines, m->name))
+			continue;
+		for (c = 0; c < cfg->nr_context; c++) {
 			struct search s = {
 				.ctx = &cfg->context[c], .first = true,
-				.events = events_of(run->events), .max_states = MAX_STATES,
+				.events = events_of(run->events), .budget = run->at_most,
+				.max_states = MAX_STATES,
 			};
 
 			if (!list_has(run->contexts, cfg->context[c].name))
@@ -149,66 +185,213 @@ static bool is_found(const struct explore_config *cfg, char *how, size_t len)
 	return false;
 }
 
-static void work(const struct explore_config *cfg, struct image *im, const char *names,
-		 int worker, int workers, bool verbose, FILE *out)
+static const char *equivalent(const struct explore_config *cfg, const struct change *c)
 {
-	char how[512];
 	int i;
 
-	for (i = worker; i < nr_changes; i += workers) {
+	for (i = 0; i < cfg->nr_equivalent; i++) {
+		const struct equivalent *eq = &cfg->equivalent[i];
+
+		if (!strcmp(eq->name, strrchr(c->name, ':') + 1) &&
+		    !strncmp(eq->at, c->name, strlen(eq->at)) &&
+		    !strncmp(eq->insn, c->text, strlen(eq->insn)))
+			return eq->why;
+	}
+	return NULL;
+}
+
+/* What could be changed on @m; of each, whether it is executed at all. */
+static struct image *start(const struct explore_config *cfg, const struct machine_desc *m)
+{
+	char how[512];
+	struct image *im;
+	int i;
+
+	prepare(m, "latched", &im);
+	nr_changes = 0;
+	find_changes(im);
+	reached = xalloc(REACHED_SIZE);
+	if (is_found(cfg, m, how, sizeof(how)))
+		die("%s: without a change there is: %s", m->name, how);
+	for (i = 0; i < nr_changes; i++)
+		change[i].reached = reached[change[i].addr % REACHED_SIZE];
+	free(reached);
+	reached = NULL;
+	return im;
+}
+
+static bool try_change(const struct explore_config *cfg, const struct machine_desc *m,
+		       struct image *im, const struct change *c, char *how, size_t len)
+{
+	bool found;
+
+	image_write(im, c->addr, c->new, c->len);
+	decode_flush();
+	found = is_found(cfg, m, how, len);
+	image_write(im, c->addr, c->old, c->len);
+	decode_flush();
+	return found;
+}
+
+int mutate_sample(const struct explore_config *cfg, const struct machine_desc *m,
+		  int sample, FILE *out)
+{
+	struct image *im = start(cfg, m);
+	int i, n = 0, tried = 0, survived = 0;
+	char how[512];
+
+	for (i = 0; i < nr_changes; i++) {
+		const struct change *c = &change[i];
+
+		/* C is another one with each compiler. */
+		if (!c->reached || !in_asm(c->addr) || equivalent(cfg, c) || n++ % sample)
+			continue;
+		if (!(++tried % 25))
+			fprintf(stderr, "# %s: change %d of %d\n", m->name, i + 1, nr_changes);
+		if (try_change(cfg, m, im, c, how, sizeof(how)))
+			continue;
+		survived++;
+		fprintf(stderr, "# survived %s (%s)\n", c->name, c->text);
+		fprintf(out, "    survived %s (%s)\n", c->name, c->text);
+	}
+	fprintf(out, "%-8s %-15s %-15s %d of %d changes, %d found\n", "latched", m->name,
+		"changes", tried, n, tried - survived);
+	return tried ? survived : 1;
+}
+
+/* ------------------------------------------------- on several machines */
+
+/* A change that is the same on each machine has one verdict. */
+struct verdict {
+	char *name, *text;
+	const char *why;
+	bool reached, found;
+};
+
+static struct verdict *verdict;
+static int nr_verdicts;
+
+static struct verdict *verdict_on(const struct change *c)
+{
+	struct verdict *v;
+	int i;
+
+	for (i = 0; i < nr_verdicts; i++) {
+		v = &verdict[i];
+		if (!strcmp(v->name, c->name) && !strcmp(v->text, c->text))
+			return v;
+	}
+	verdict = xrealloc(verdict, (nr_verdicts + 1) * sizeof(*verdict));
+	v = &verdict[nr_verdicts++];
+	*v = (struct verdict) { .name = xstrdup(c->name), .text = xstrdup(c->text) };
+	return v;
+}
+
+/* The share of one of the workers of what is wanted. */
+static void work(const struct explore_config *cfg, const struct machine_desc *m,
+		 struct image *im, int worker, int workers, bool verbose, FILE *out)
+{
+	char how[512];
+	int i, n = 0, done = 0;
+
+	for (i = 0; i < nr_changes; i++) {
 		const struct change *c = &change[i];
 		bool found;
 
-		if (names && !list_has(names, c->name))
+		if (!c->wanted || n++ % workers != worker)
 			continue;
-		image_write(im, c->addr, c->new, c->len);
-		decode_flush();
-		found = is_found(cfg, how, sizeof(how));
-		image_write(im, c->addr, c->old, c->len);
-		decode_flush();
-		fprintf(out, "%s\n", found ? "found" : "survived");
+		found = try_change(cfg, m, im, c, how, sizeof(how));
+		fprintf(out, "%d %d\n", i, found);
 		fflush(out);
-		if (!found || verbose || names) {
-			printf("%-8s %s (%s) %s\n", found ? "found" : "survived", c->name, c->text,
-			       found ? how : "");
+		if (verbose) {
+			printf("%-8s %s %s (%s) %s\n", found ? "found" : "survived", m->name,
+			       c->name, c->text, found ? how : "");
 			fflush(stdout);
 		}
-		if (!((i / workers) % 50))
-			fprintf(stderr, "# %d of %d changes\n", i + 1, nr_changes);
+		if (!(++done % 25))
+			fprintf(stderr, "# %s: change %d of %d\n", m->name, i + 1, nr_changes);
 	}
 }
 
-int mutate(const struct explore_config *cfg, struct image *im, const char *names, int workers,
-	   bool verbose)
+static void mutate_on(const struct explore_config *cfg, const struct machine_desc *m,
+		      const char *names, int workers, bool verbose)
 {
-	int i, found = 0, survived = 0;
 	FILE **out = xalloc(workers * sizeof(*out));
-	char line[64];
+	struct image *im = start(cfg, m);
+	int i, k, found, wanted = 0;
 
-	find_changes(im);
-	fprintf(stderr, "# %d changes\n", nr_changes);
-	for (i = 0; i < workers; i++) {
-		out[i] = tmpfile();
-		if (!out[i])
+	for (i = 0; i < nr_changes; i++) {
+		struct change *c = &change[i];
+		struct verdict *v;
+
+		c->wanted = false;
+		if (names && !list_has(names, c->name))
+			continue;
+		v = verdict_on(c);
+		v->why = equivalent(cfg, c);
+		v->reached |= c->reached;
+		c->wanted = c->reached && !v->found && (names || !v->why);
+		wanted += c->wanted;
+	}
+	fprintf(stderr, "# %s: %d changes, %d of them to be tried\n", m->name, nr_changes, wanted);
+	for (k = 0; k < workers; k++) {
+		out[k] = tmpfile();
+		if (!out[k])
 			die("no temporary file");
 		fflush(stdout);
 		if (!fork()) {
-			work(cfg, im, names, i, workers, verbose, out[i]);
+			work(cfg, m, im, k, workers, verbose || names, out[k]);
 			_exit(0);
 		}
 	}
 	while (wait(NULL) > 0)
 		;
-	for (i = 0; i < workers; i++) {
-		rewind(out[i]);
-		while (fgets(line, sizeof(line), out[i])) {
-			bool ok = !strncmp(line, "found", 5);
-
-			found += ok;
-			survived += !ok;
+	for (k = 0; k < workers; k++) {
+		rewind(out[k]);
+		while (fscanf(out[k], "%d %d", &i, &found) == 2) {
+			verdict_on(&change[i])->found |= found;
+			wanted--;
 		}
-		fclose(out[i]);
+		fclose(out[k]);
 	}
-	printf("%d changes, %d found, %d survived\n", found + survived, found, survived);
-	return found + survived == 0;
+	if (wanted)
+		die("%s: %d changes were not tried", m->name, wanted);
+	free(out);
+}
+
+int mutate(const struct explore_config *cfg, const char *machines, const char *names,
+	   int workers, bool verbose)
+{
+	int i, r, found = 0, survived = 0, unreached = 0, equal = 0;
+
+	for (i = 0; i < cfg->nr_machine; i++) {
+		const struct machine_desc *m = &cfg->machine[i];
+
+		for (r = 0; r < cfg->nr_run; r++) {
+			if (!strcmp(cfg->run[r].name, "mutate") && list_has(machines, m->name) &&
+			    list_has(cfg->run[r].machines, m->name))
+				break;
+		}
+		if (r < cfg->nr_run)
+			mutate_on(cfg, m, names, workers, verbose);
+	}
+	for (i = 0; i < nr_verdicts; i++) {
+		const struct verdict *v = &verdict[i];
+
+		if (v->found) {
+			found++;
+		} else if (v->why) {
+			equal++;
+			printf("equivalent %s (%s): %s\n", v->name, v->text, v->why);
+		} else if (!v->reached) {
+			unreached++;
+			printf("not executed %s (%s)\n", v->name, v->text);
+		} else {
+			survived++;
+			printf("survived %s (%s)\n", v->name, v->text);
+		}
+	}
+	printf("%d changes: %d found, %d survived, %d make no difference, %d are not executed\n",
+	       nr_verdicts, found, survived, equal, unreached);
+	return survived || !found;
 }
