@@ -187,7 +187,7 @@ static enum verdict c_state(struct guest *g, char *detail, size_t len)
 	static const enum reg cleared[] = {
 		R_RSI, R_RBP, R_R8, R_R9, R_R10, R_R11, R_R12, R_R13,
 	};
-	u64 orig_ax;
+	u64 irq_stat = sym_addr(g->ksym, "irq_stat"), orig_ax;
 	struct regs r;
 	size_t i;
 	int n;
@@ -221,7 +221,7 @@ static enum verdict c_state(struct guest *g, char *detail, size_t len)
 	}
 	/* The user's page tables do not have the per-CPU area, if they are others at all. */
 	if (reg_get(&r, R_GS_BASE) != g->percpu ||
-	    vm_translate(&g->vm, g->percpu) != g->percpu_phys) {
+	    vm_translate(&g->vm, g->percpu + irq_stat) != g->percpu_phys + irq_stat) {
 		snprintf(detail, len, "C is entered with gs_base 0x%llx, cr3 0x%llx",
 			 (unsigned long long)reg_get(&r, R_GS_BASE),
 			 (unsigned long long)reg_get(&r, R_CR3));
