@@ -175,6 +175,9 @@ void guest_dr(struct guest *g, char *buf, size_t len)
 	if (!e)
 		die("info registers shows no debug registers");
 	e[strcspn(e, "\n")] = 0;
+	/* One line, since it may become a part of a result. */
+	while ((e = strpbrk(p, "\r\n")))
+		*e = ' ';
 	snprintf(buf, len, "%s", p);
 	free(all);
 }
