@@ -49,7 +49,8 @@ static const struct option_def options[] = {
 
 static const char doc[] =
 	"Try what the fixes of stock Linux are for. An NMI hits each instruction of the "
-	"safe-return sequence, and must not return into it. An NMI handler changes where "
+	"safe-return sequence, and must not return into it; with the latched entry, that NMI "
+	"nests, and a machine check hits each instruction of it. An NMI handler changes where "
 	"the NMI returns to, and a nested NMI hits each instruction of the way back. An "
 	"offline CPU is restarted at each instruction of an NMI, and has to handle NMIs "
 	"afterwards. Where entry code has the user's RSP, ip_within_syscall_gap() has to say "
@@ -172,24 +173,137 @@ static void saferet(struct guest *g, int insn, char *why)
 		stands(g, "the NMI does not return behind the sequence", why);
 }
 
-static void test_saferet(struct guest *g)
-{
-	static const char * const name[] = { "saferet-nmi/call", "saferet-nmi/lea" };
-	char why[MAX_WHY];
-	int i;
-
-	for (i = 0; i < 2; i++) {
-		why[0] = 0;
-		saferet(g, i, why);
-		result(g, name[i], why);
-	}
-}
 
 static const struct step to_handler[] = {
 	{ .kind = STEP_NMI },
 	{ .kind = STEP_RUN, .sym = "default_do_nmi", .pass = 1 },
 	{ .kind = STEP_IRET },
 };
+
+/*
+ * The same in the handler of an NMI, where NMIs are unmasked. The snapshot "nested" has
+ * another one pending there.
+ */
+static bool to_nested_saferet(struct guest *g, int insn, u64 *rip, u64 *rsp, u64 *target)
+{
+	static const char * const name[] = { "srso_safe_ret", "srso_alias_safe_ret" };
+	struct event ev = { .nr = ARRAY_SIZE(to_handler) };
+	char detail[MAX_WHY];
+	struct regs r;
+	bool there;
+	size_t i;
+
+	memcpy(ev.step, to_handler, sizeof(to_handler));
+	vm_loadvm(&g->vm, "boot");
+	gdb_reg_set(&g->vm.gdb, R_RIP, sym_addr(g->isym, "load_syscall"));
+	if (!run_to_sym(g, "__x64_sys_getppid") ||
+	    case_steps(g, &ev, 0, ev.nr, NULL, detail, sizeof(detail)) != V_OK)
+		return false;
+	for (i = 0; i < ARRAY_SIZE(name); i++)
+		gdb_bp_set(&g->vm.gdb, sym_addr(g->ksym, name[i]));
+	there = vm_cont(&g->vm, RUN_MS) == STOP_TRAP;
+	for (i = 0; i < ARRAY_SIZE(name); i++)
+		gdb_bp_clear(&g->vm.gdb, sym_addr(g->ksym, name[i]));
+	guest_rip(g, &r);
+	if (!there || is_trap(g, reg_get(&r, R_RIP)))
+		return false;
+	for (i = 0; i < (size_t)insn; i++)
+		gdb_step(&g->vm.gdb);
+	gdb_regs(&g->vm.gdb, &r);
+	*rip = reg_get(&r, R_RIP);
+	*rsp = reg_get(&r, R_RSP);
+	*target = guest_u64(g, vm_translate(&g->vm, *rsp + (insn ? 0 : 8)));
+	vm_inject_nmi(&g->vm);
+	vm_savevm(&g->vm, "nested");
+	return true;
+}
+
+/*
+ * The nested NMI is hit by #MC at @at: where #MC returns to is not what paranoid_entry
+ * looked at, and has to be behind the sequence.
+ */
+static void saferet_mce(struct guest *g, u64 at, int insn, u64 rip, u64 rsp, u64 target,
+			char *why)
+{
+	struct regs r;
+	bool over;
+
+	vm_loadvm(&g->vm, "nested");
+	if (!run_to(g, at)) {
+		stands(g, "on the way to the #MC", why);
+		return;
+	}
+	free(vm_hmp(&g->vm, g->machine->mce));
+	if (!run_to_sym(g, "do_machine_check") || !run_to_sym(g, "latched_nmi_move")) {
+		stands(g, "the #MC is not fixed up", why);
+		return;
+	}
+	/* On its way back #MC goes through the sequence as well, on its own stack. */
+	do {
+		gdb_bp_set(&g->vm.gdb, target);
+		gdb_bp_set(&g->vm.gdb, rip);
+		over = vm_cont(&g->vm, RUN_MS) != STOP_TRAP;
+		gdb_bp_clear(&g->vm.gdb, rip);
+		gdb_bp_clear(&g->vm.gdb, target);
+		gdb_regs(&g->vm.gdb, &r);
+		if (over || (reg_get(&r, R_RIP) != rip && reg_get(&r, R_RIP) != target))
+			stands(g, "no return", why);
+		else if (reg_get(&r, R_RSP) == rsp)
+			snprintf(why, MAX_WHY, "the #MC returns into the sequence");
+		else if (reg_get(&r, R_RSP) == rsp + (insn ? 8 : 16) && reg_get(&r, R_RIP) == target)
+			over = true;
+		else
+			gdb_step(&g->vm.gdb);
+	} while (!over && !why[0]);
+}
+
+static void saferet_nested(struct guest *g, int insn, const char *insn_name)
+{
+	u64 spot[MAX_SPOTS], rip = 0, rsp = 0, target = 0;
+	char why[MAX_WHY] = "", label[160], name[200];
+	struct regs r;
+	int i, nr = 0;
+
+	if (!to_nested_saferet(g, insn, &rip, &rsp, &target))
+		stands(g, "no safe return is executed in an NMI handler", why);
+	else if (!run_to(g, g->gate_nmi))
+		stands(g, "the nested NMI is not delivered", why);
+	/* It executes no return, and may go back into the sequence. */
+	while (!why[0] && guest_rip(g, &r) != rip) {
+		if (nr == MAX_SPOTS || !in_entry_text(g, reg_get(&r, R_RIP))) {
+			stands(g, "the nested NMI does not return", why);
+			break;
+		}
+		spot[nr++] = reg_get(&r, R_RIP);
+		gdb_step(&g->vm.gdb);
+	}
+	snprintf(name, sizeof(name), "saferet-nested/%s", insn_name);
+	result(g, name, why);
+	for (i = 0; i < nr; i++) {
+		label_of(g, spot[i], label, sizeof(label));
+		snprintf(name, sizeof(name), "saferet-nested-mce/%s/%s", insn_name, label);
+		why[0] = 0;
+		saferet_mce(g, spot[i], insn, rip, rsp, target, why);
+		result(g, name, why);
+	}
+}
+
+static void test_saferet(struct guest *g)
+{
+	static const char * const name[] = { "call", "lea" };
+	char why[MAX_WHY], full[40];
+	int i;
+
+	for (i = 0; i < 2; i++) {
+		snprintf(full, sizeof(full), "saferet-nmi/%s", name[i]);
+		why[0] = 0;
+		saferet(g, i, why);
+		result(g, full, why);
+	}
+	/* Nothing but the latched entry copes with an #MC there. */
+	for (i = 0; i < 2 && !strcmp(g->entry, "latched"); i++)
+		saferet_nested(g, i, name[i]);
+}
 
 /*
  * To an NMI handler that changes regs->ip to an endless loop, and regs->sp; NMIs are
