@@ -41,7 +41,7 @@ static const struct option_def options[] = {
 	{ "entry", "LIST", OPT_TEXT, MEMBER(entry), "with this entry, classic or latched (both)" },
 	{ "gap", "PROGRAM", OPT_TEXT, MEMBER(gap),
 	  "asks the kernel's headers about addresses; the test \"gap\" needs it" },
-	{ "test", "LIST", OPT_TEXT, MEMBER(test), "only these tests: saferet, regs, offline, gap (all)" },
+	{ "test", "LIST", OPT_TEXT, MEMBER(test), "only these tests: saferet, regs, offline, gap, watch (all)" },
 	{ "qemu", "PROGRAM", OPT_TEXT, MEMBER(guest.qemu), "QEMU (what the machine's table says)" },
 	{ "serial", "FILE", OPT_TEXT, MEMBER(guest.serial), "write the guest's console there" },
 	{ "verbose", NULL, OPT_FLAG, MEMBER(guest.verbose), "tell each step on standard error" },
@@ -54,7 +54,8 @@ static const char doc[] =
 	"the NMI returns to, and a nested NMI hits each instruction of the way back. An "
 	"offline CPU is restarted at each instruction of an NMI, and has to handle NMIs "
 	"afterwards. Where entry code has the user's RSP, ip_within_syscall_gap() has to say "
-	"so. KTAP goes to standard output.";
+	"so. perf must not take a watchpoint on what the entries access with breakpoints "
+	"armed. KTAP goes to standard output.";
 
 static int tests, bad;
 /* How the command that repeats a result begins, and its test. */
@@ -615,6 +616,55 @@ static void test_gap(struct guest *g)
 	waitpid(pid, NULL, 0);
 }
 
+/* What the entries of #DB, #MC and NMI access while breakpoints are armed. */
+static const struct word {
+	const char *name;
+	enum { GLOBAL, PER_CPU, STACK } where;
+	int ist;
+} words[] = {
+	{ "the #DB stack", STACK, IST_DB },
+	{ "the NMI stack", STACK, IST_REAL },
+	{ "__per_cpu_offset", GLOBAL, 0 },
+	{ "x86_pred_cmd", GLOBAL, 0 },
+	{ "x86_spec_ctrl_current", PER_CPU, 0 },
+	{ "cea_exception_stacks", PER_CPU, 0 },
+	{ "cpu_tlbstate", PER_CPU, 0 },
+	{ "cpu_dr7", PER_CPU, 0 },
+};
+
+static u64 word_addr(const struct guest *g, const struct word *w)
+{
+	switch (w->where) {
+	case STACK:	return g->ist_top[w->ist] - 8;
+	case PER_CPU:	return g->percpu + sym_addr(g->ksym, w->name);
+	default:	return sym_addr(g->ksym, w->name);
+	}
+}
+
+/* Nothing of the entries. */
+#define ORDINARY	"loops_per_jiffy"
+
+static void test_watch(struct guest *g)
+{
+	char why[MAX_WHY] = "", name[100];
+	size_t i;
+	int err;
+
+	err = guest_watch(g, sym_addr(g->ksym, ORDINARY), BP_W);
+	if (err)
+		snprintf(why, sizeof(why), "perf_event_open() fails with %d", err);
+	result(g, "watch-taken/" ORDINARY, why);
+	for (i = 0; i < ARRAY_SIZE(words); i++) {
+		why[0] = 0;
+		err = guest_watch(g, word_addr(g, &words[i]), BP_RW);
+		if (err != -EINVAL)
+			snprintf(why, sizeof(why), "perf_event_open() returns %d, not %d",
+				 err, -EINVAL);
+		snprintf(name, sizeof(name), "watch-refused/%s", words[i].name);
+		result(g, name, why);
+	}
+}
+
 static const struct {
 	const char *test;
 	void (*run)(struct guest *g);
@@ -632,6 +682,7 @@ static const struct {
 	    .append = "lpj=1000000 rcupdate.rcu_expedited=1" } },
 	{ "gap", test_gap, { .name = "epyc", .base = "epyc" } },
 	{ "gap", test_gap, { "epyc-no-ia32", "epyc", .append = "ia32_emulation=off" } },
+	{ "watch", test_watch, { .name = "skylake", .base = "skylake" } },
 };
 
 int main(int argc, char **argv)
@@ -675,6 +726,6 @@ int main(int argc, char **argv)
 	printf("1..%d\n", tests);
 	remove(dir);
 	if (!tests)
-		die("nothing was tried: the tests are saferet, regs, offline and gap");
+		die("nothing was tried: the tests are saferet, regs, offline, gap and watch");
 	return !!bad;
 }

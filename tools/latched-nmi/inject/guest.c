@@ -3,6 +3,7 @@
  * One guest: boot it, learn from the CPU's own tables where its NMI path is, and
  * let it run.
  */
+#include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -21,7 +22,12 @@
 /* What only the latched one has: how many NMIs nested, and how many restarted it. */
 #define NMI_COUNTS	64
 
+/* struct perf_event_attr */
+#define ATTR_BP_TYPE	52
+#define ATTR_BP_ADDR	56
+
 #define BOOT_MS		240000
+#define WATCH_MS	800
 #define MAX_OTHERS	8
 #define EFLAGS_RF	0x10000ULL
 
@@ -148,6 +154,25 @@ bool guest_run_to(struct guest *g, u64 addr)
 	there = guest_cont(g, addr) == STOP_TRAP && guest_rip(g, &r) == addr;
 	gdb_bp_clear(&g->vm.gdb, addr);
 	return there;
+}
+
+int guest_watch(struct guest *g, u64 addr, u32 type)
+{
+	u64 attr, ready = sym_addr(g->isym, "watch_ready");
+	struct regs r;
+	bool there;
+
+	vm_loadvm(&g->vm, "boot");
+	attr = vm_translate(&g->vm, sym_addr(g->isym, "watch_attr"));
+	gdb_write(&g->vm.gdb, attr + ATTR_BP_TYPE, &type, sizeof(type));
+	gdb_write(&g->vm.gdb, attr + ATTR_BP_ADDR, &addr, sizeof(addr));
+	gdb_reg_set(&g->vm.gdb, R_RIP, sym_addr(g->isym, "load_watch"));
+	gdb_bp_set(&g->vm.gdb, ready);
+	there = vm_cont(&g->vm, WATCH_MS) == STOP_TRAP && guest_rip(g, &r) == ready;
+	gdb_bp_clear(&g->vm.gdb, ready);
+	if (!there)
+		return -EIO;
+	return reg_get(&r, R_RAX) > -4096ULL ? (int)reg_get(&r, R_RAX) : 0;
 }
 
 void guest_patch(struct guest *g)

@@ -124,6 +124,16 @@ void guest_restore(struct guest *g);
 /* Put the patches in force over the text. */
 void guest_patch(struct guest *g);
 
+/* Types of a watchpoint, as perf_event_open(2) has them. */
+#define BP_W	2
+#define BP_RW	3
+
+/*
+ * From the snapshot "boot": the guest asks for a watchpoint of eight bytes at @addr, and
+ * for one on a word of its own, by perf_event_open(2). Return: 0, or the error.
+ */
+int guest_watch(struct guest *g, u64 addr, u32 type);
+
 /* Let the guest run until it stops; @want is where it is hoped to. */
 enum stop guest_cont(struct guest *g, u64 want);
 /* Does it stop at @addr? */

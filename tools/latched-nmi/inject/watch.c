@@ -23,12 +23,6 @@
 #define PT_REGS_SIZE	168
 #define EFLAGS_RF	0x10000ULL
 
-/* struct perf_event_attr */
-#define ATTR_BP_TYPE	52
-#define ATTR_BP_ADDR	56
-#define BP_W		2
-#define BP_RW		3
-
 struct options {
 	struct guest_config guest;
 	const char *cases;
@@ -123,21 +117,11 @@ static bool run_to(struct guest *g, u64 addr)
 /* The snapshot "armed" has a watchpoint of @type on @addr. Return: 0, or an error. */
 static int arm(struct guest *g, u64 addr, u32 type)
 {
-	u64 attr;
-	struct regs r;
+	int err = guest_watch(g, addr, type);
 
-	vm_loadvm(&g->vm, "boot");
-	attr = vm_translate(&g->vm, sym_addr(g->isym, "watch_attr"));
-	gdb_write(&g->vm.gdb, attr + ATTR_BP_TYPE, &type, sizeof(type));
-	gdb_write(&g->vm.gdb, attr + ATTR_BP_ADDR, &addr, sizeof(addr));
-	gdb_reg_set(&g->vm.gdb, R_RIP, sym_addr(g->isym, "load_watch"));
-	if (!run_to(g, sym_addr(g->isym, "watch_ready")))
-		return -EIO;
-	gdb_regs(&g->vm.gdb, &r);
-	if (reg_get(&r, R_RAX) > -4096ULL)
-		return (int)reg_get(&r, R_RAX);
-	vm_savevm(&g->vm, "armed");
-	return 0;
+	if (!err)
+		vm_savevm(&g->vm, "armed");
+	return err;
 }
 
 /* Bring the armed guest to where @s begins. */
