@@ -84,8 +84,11 @@ extern char __nmi_user_prologue_begin[], __nmi_user_prologue_rdx[];
 extern char __nmi_user_prologue_end[];
 extern char __debug_latched_end[];
 
-#define latched_nmi_between(ip, begin, end) \
-	((ip) >= (unsigned long)(begin) && (ip) < (unsigned long)(end))
+static __always_inline bool latched_nmi_between(unsigned long ip, const void *begin,
+						const void *end)
+{
+	return ip >= (unsigned long)begin && ip < (unsigned long)end;
+}
 
 /* Of this CPU. Only a pointer is read that within_cpu_entry() protects. */
 #define latched_nmi_top_of(stack) \

@@ -7,6 +7,7 @@
  */
 #include <linux/bpf.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 
@@ -99,8 +100,7 @@ static int open_event(struct perf_event_attr attr)
 	return fd;
 }
 
-static volatile unsigned long sink;
-static volatile unsigned int signals;
+static atomic_uint signals;
 
 static void on_signal(int sig)
 {
@@ -112,7 +112,7 @@ static void spin(double seconds)
 	double end = now() + seconds;
 
 	while (now() < end)
-		sink++;
+		continue;
 }
 
 /* The program runs for each overflow, and none other does after it said 0. */

@@ -204,7 +204,7 @@ static void lnt_destroy(struct perf_event *event)
 static int lnt_event_init(struct perf_event *event)
 {
 	struct hw_perf_event *hwc = &event->hw;
-	struct lnt_event *le;
+	struct lnt_event new = { .event = event }, *le;
 
 	if (event->attr.type != lnt_pmu.type)
 		return -ENOENT;
@@ -225,12 +225,11 @@ static int lnt_event_init(struct perf_event *event)
 	if (lnt_check_period(event, hwc->sample_period))
 		return -EINVAL;
 
-	le = kzalloc(sizeof(*le), GFP_KERNEL);
+	new.source = event->attr.config;
+	le = kmemdup(&new, sizeof(new), GFP_KERNEL);
 	if (!le)
 		return -ENOMEM;
 
-	le->event = event;
-	le->source = event->attr.config;
 	INIT_CSD(&le->kick, lnt_kick, le);
 	raw_spin_lock_init(&le->lock);
 	hrtimer_setup(&le->timer, lnt_timer, CLOCK_MONOTONIC, HRTIMER_MODE_REL_PINNED_HARD);
