@@ -14,7 +14,8 @@
 #include "context.h"
 #include "options.h"
 
-#define RUN_MS		4000
+/* CPU time of the emulator, of which a vCPU that spins may take most. */
+#define RUN_MS		16000
 #define EFLAGS_IF	0x200ULL
 #define MAX_SPOTS	400
 #define MAX_WHY		300
