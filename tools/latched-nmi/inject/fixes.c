@@ -42,7 +42,7 @@ static const struct option_def options[] = {
 	{ "entry", "LIST", OPT_TEXT, MEMBER(entry), "with this entry, classic or latched (both)" },
 	{ "gap", "PROGRAM", OPT_TEXT, MEMBER(gap),
 	  "asks the kernel's headers about addresses; the test \"gap\" needs it" },
-	{ "test", "LIST", OPT_TEXT, MEMBER(test), "only these tests: saferet, regs, offline, gap, watch (all)" },
+	{ "test", "LIST", OPT_TEXT, MEMBER(test), "only these tests: saferet, regs, offline, gap, watch, kgdb (all)" },
 	{ "qemu", "PROGRAM", OPT_TEXT, MEMBER(guest.qemu), "QEMU (what the machine's table says)" },
 	{ "serial", "FILE", OPT_TEXT, MEMBER(guest.serial), "write the guest's console there" },
 	{ "verbose", NULL, OPT_FLAG, MEMBER(guest.verbose), "tell each step on standard error" },
@@ -55,8 +55,8 @@ static const char doc[] =
 	"the NMI returns to, and a nested NMI hits each instruction of the way back. An "
 	"offline CPU is restarted at each instruction of an NMI, and has to handle NMIs "
 	"afterwards. Where entry code has the user's RSP, ip_within_syscall_gap() has to say "
-	"so. perf must not take a watchpoint on what the entries access with breakpoints "
-	"armed. KTAP goes to standard output.";
+	"so. Neither perf nor kgdb may take a watchpoint on what the entries access with "
+	"breakpoints armed. KTAP goes to standard output.";
 
 static int tests, bad;
 /* How the command that repeats a result begins, and its test. */
@@ -666,6 +666,120 @@ static void test_watch(struct guest *g)
 	}
 }
 
+/* enum kgdb_bptype */
+static const struct {
+	const char *name;
+	int type;
+} kgdb_types[] = { { "exec", 1 }, { "write", 2 }, { "access", 4 } };
+
+/* Have the guest call @func(@a, @b, @c) from where it stands, a function's beginning. */
+static bool call(struct guest *g, const char *func, u64 a, u64 b, u64 c, u64 *ret)
+{
+	struct regs before, r;
+	u64 rip, rsp, addr;
+	int n;
+
+	if (!sym_find(g->ksym, func, &addr))
+		die("there is no %s", func);
+	gdb_regs(&g->vm.gdb, &before);
+	rip = reg_get(&before, R_RIP);
+	rsp = reg_get(&before, R_RSP) - 8;
+	gdb_write(&g->vm.gdb, vm_translate(&g->vm, rsp), &rip, sizeof(rip));
+	gdb_reg_set(&g->vm.gdb, R_RSP, rsp);
+	gdb_reg_set(&g->vm.gdb, R_RDI, a);
+	gdb_reg_set(&g->vm.gdb, R_RSI, b);
+	gdb_reg_set(&g->vm.gdb, R_RDX, c);
+	gdb_reg_set(&g->vm.gdb, R_RIP, addr);
+	if (!run_to(g, rip))
+		return false;
+	gdb_regs(&g->vm.gdb, &r);
+	*ret = reg_get(&r, R_RAX);
+	for (n = R_RAX; n <= R_R15; n++)
+		gdb_reg_set(&g->vm.gdb, n, reg_get(&before, n));
+	return reg_get(&r, R_RSP) == rsp + 8;
+}
+
+/* kgdb's breakpoints are allocated, and it may set one: interrupts are off. */
+static bool to_kgdb(struct guest *g)
+{
+	u64 ret;
+
+	vm_loadvm(&g->vm, "boot");
+	gdb_reg_set(&g->vm.gdb, R_RIP, sym_addr(g->isym, "load_syscall"));
+	return run_to_sym(g, "__x64_sys_getppid") &&
+	       call(g, "kgdb_arch_late", 0, 0, 0, &ret) && run_to_sym(g, "hrtimer_interrupt");
+}
+
+/* The breakpoint that was set gets into the CPU. Does an NMI survive it? */
+static void kgdb_arm(struct guest *g, u64 addr, bool nmi, char *why)
+{
+	char dr[256], want[32];
+	u64 ret;
+
+	if (!call(g, "kgdb_correct_hw_break", 0, 0, 0, &ret)) {
+		stands(g, "the breakpoint is not armed", why);
+		return;
+	}
+	guest_dr(g, dr, sizeof(dr));
+	snprintf(want, sizeof(want), "%016llx", (unsigned long long)addr);
+	if (!strstr(dr, want)) {
+		snprintf(why, MAX_WHY, "it is not armed: %.200s", dr);
+		return;
+	}
+	if (!nmi)
+		return;
+	vm_inject_nmi(&g->vm);
+	if (!run_to_sym(g, "default_do_nmi") || !run_to_sym(g, "__x64_sys_getppid"))
+		stands(g, "kgdb takes it, and an NMI does not survive it", why);
+	else
+		snprintf(why, MAX_WHY, "kgdb takes it");
+}
+
+/* Does kgdb take a breakpoint, the @type-th of kgdb_types, as it has to? */
+static void kgdb(struct guest *g, const char *what, u64 addr, int len, int type, bool take)
+{
+	char why[MAX_WHY] = "", name[200];
+	u64 ret;
+
+	vm_loadvm(&g->vm, "kgdb");
+	if (!call(g, "kgdb_set_hw_break", addr, len, kgdb_types[type].type, &ret))
+		stands(g, "kgdb does not return", why);
+	else if ((int)ret && take)
+		snprintf(why, sizeof(why), "kgdb refuses it: %d", (int)ret);
+	else if (!(int)ret)
+		kgdb_arm(g, addr, !take, why);
+	snprintf(name, sizeof(name), "kgdb-%s/%s/%s/%d", take ? "taken" : "refused", what,
+		 kgdb_types[type].name, len);
+	result(g, name, why);
+}
+
+static void test_kgdb(struct guest *g)
+{
+	u64 ordinary = sym_addr(g->ksym, ORDINARY);
+	char why[MAX_WHY] = "";
+	size_t i;
+	int type, len;
+
+	if (!to_kgdb(g)) {
+		stands(g, "on the way to kgdb", why);
+		result(g, "kgdb", why);
+		return;
+	}
+	vm_savevm(&g->vm, "kgdb");
+	kgdb(g, "__x64_sys_getppid", sym_addr(g->ksym, "__x64_sys_getppid"), 1, 0, true);
+	kgdb(g, "entry of #DB", g->gate_db, 1, 0, false);
+	kgdb(g, "entry of NMI", g->gate_nmi, 1, 0, false);
+	for (type = 1; type <= 2; type++) {
+		for (len = 1; len <= 8; len *= 2) {
+			kgdb(g, ORDINARY, ordinary, len, type, true);
+			if (len > 1)
+				kgdb(g, ORDINARY "+1", ordinary + 1, len, type, false);
+		}
+		for (i = 0; i < ARRAY_SIZE(words); i++)
+			kgdb(g, words[i].name, word_addr(g, &words[i]), 8, type, false);
+	}
+}
+
 static const struct {
 	const char *test;
 	void (*run)(struct guest *g);
@@ -684,6 +798,7 @@ static const struct {
 	{ "gap", test_gap, { .name = "epyc", .base = "epyc" } },
 	{ "gap", test_gap, { "epyc-no-ia32", "epyc", .append = "ia32_emulation=off" } },
 	{ "watch", test_watch, { .name = "skylake", .base = "skylake" } },
+	{ "kgdb", test_kgdb, { .name = "skylake", .base = "skylake" } },
 };
 
 int main(int argc, char **argv)
@@ -727,6 +842,6 @@ int main(int argc, char **argv)
 	printf("1..%d\n", tests);
 	remove(dir);
 	if (!tests)
-		die("nothing was tried: the tests are saferet, regs, offline, gap and watch");
+		die("nothing was tried: the tests are saferet, regs, offline, gap, watch and kgdb");
 	return !!bad;
 }
