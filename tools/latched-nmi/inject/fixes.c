@@ -19,6 +19,9 @@
 #define EFLAGS_IF	0x200ULL
 #define MAX_SPOTS	400
 #define MAX_WHY		300
+#define MAX_OTHERS	100
+#define HWFRAME_SIZE	40
+#define IST_SIZE	0x2000
 
 struct options {
 	struct guest_config guest;
@@ -454,26 +457,53 @@ static bool go_offline(struct guest *g, char *why)
 	return true;
 }
 
-/* Hold CPU 1 at @at of its NMI, start it anew, and send it an NMI. */
-static void offline(struct guest *g, u64 at, u64 go, char *why)
+/*
+ * Run CPU 1 to @at of its NMI, whose stack has its top at @top. CPU 0 may come there
+ * before it, since an NMI calls what is called from everywhere; but not to the gate.
+ */
+static bool run_cpu1_to(struct guest *g, u64 at, u64 top)
 {
-	static const u8 spin[2] = { 0xeb, 0xfe }, set = 1;
 	struct regs r;
-	u8 old[2];
+	int i;
+
+	if (!run_to(g, g->gate_nmi))
+		return false;
+	if (at == g->gate_nmi)
+		return true;
+	for (i = 0; i < MAX_OTHERS && run_to(g, at); i++) {
+		gdb_regs(&g->vm.gdb, &r);
+		if (top - reg_get(&r, R_RSP) < IST_SIZE)
+			return true;
+		gdb_step(&g->vm.gdb);
+	}
+	return false;
+}
+
+/*
+ * Hold CPU 1 at @at of its NMI, start it anew, and send it an NMI. INIT does not mind
+ * which instruction it hits: what is left of the NMI is what is in memory. So have it
+ * halt, with IRQs off, where no other CPU comes to. If it were to spin, CPU 0 would
+ * have to wait for its turn each time that it has slept.
+ */
+static void offline(struct guest *g, u64 at, u64 top, u64 go, char *why)
+{
+	/* HLT, and a JMP back to it */
+	static const u8 halt[3] = { 0xf4, 0xeb, 0xfd }, set = 1;
+	u64 hold = sym_addr(g->ksym, "machine_restart");
+	struct regs r;
 
 	vm_loadvm(&g->vm, "offline");
-	if (!nmi_to_cpu1(g) || !run_to(g, at)) {
+	if (!nmi_to_cpu1(g) || !run_cpu1_to(g, at, top)) {
 		stands(g, "the NMI of the offline CPU", why);
 		return;
 	}
-	gdb_read(&g->vm.gdb, kernel_phys(at), old, sizeof(old));
-	gdb_write(&g->vm.gdb, kernel_phys(at), spin, sizeof(spin));
+	gdb_write(&g->vm.gdb, kernel_phys(hold), halt, sizeof(halt));
+	gdb_reg_set(&g->vm.gdb, R_RIP, hold);
 	gdb_write(&g->vm.gdb, go, &set, sizeof(set));
 	if (!run_to_sym(g, "start_secondary")) {
 		stands(g, "the start of the CPU", why);
 		return;
 	}
-	gdb_write(&g->vm.gdb, kernel_phys(at), old, sizeof(old));
 	if (!run_to_sym(g, "online_done")) {
 		stands(g, "going online", why);
 		return;
@@ -487,7 +517,7 @@ static void offline(struct guest *g, u64 at, u64 go, char *why)
 
 static void test_offline(struct guest *g)
 {
-	u64 spot[MAX_SPOTS], go, back, rsp;
+	u64 spot[MAX_SPOTS], go, back, rsp, top;
 	char why[MAX_WHY] = "", label[160], name[200];
 	struct regs r;
 	int i, nr = 0;
@@ -501,6 +531,7 @@ static void test_offline(struct guest *g)
 	}
 	gdb_regs(&g->vm.gdb, &r);
 	rsp = vm_translate(&g->vm, reg_get(&r, R_RSP));
+	top = reg_get(&r, R_RSP) + HWFRAME_SIZE;
 	back = guest_u64(g, rsp);
 	while (guest_rip(g, &r) != back) {
 		if (nr == MAX_SPOTS) {
@@ -515,7 +546,7 @@ static void test_offline(struct guest *g)
 		label_of(g, spot[i], label, sizeof(label));
 		snprintf(name, sizeof(name), "offline-init/%s", label);
 		why[0] = 0;
-		offline(g, spot[i], go, why);
+		offline(g, spot[i], top, go, why);
 		result(g, name, why);
 	}
 	return;
