@@ -12,6 +12,7 @@
 #include <linux/sched/task.h>
 
 #include <asm/apic.h>
+#include <asm/irq_vectors.h>
 
 #include "lnt.h"
 

@@ -4,6 +4,7 @@
 #include <linux/smp.h>
 
 #include <asm/apic.h>
+#include <asm/irq_vectors.h>
 
 #include "lnt.h"
 
