@@ -67,6 +67,17 @@ operations()
 		nested nonsense
 		nested int3 0
 		nested int3 1 4096
+		roundtrip
+		roundtrip self 10 0 1
+		roundtrip bogus 10 0 1 0
+		roundtrip self 0 0 1 0
+		roundtrip self 100001 0 1 0
+		roundtrip self 10 65 1 0
+		roundtrip self 10 0 0 0
+		roundtrip self 10 0 1001 0
+		roundtrip self 10 0 1 -1
+		roundtrip self 10 0 1 4096
+		roundtrip sample 10 0 1 4096
 		backtrace
 		backtrace -1
 		backtrace 4096

@@ -69,6 +69,27 @@ chase()
 	[ "$(field result "$line")" = pass ]
 }
 
+# roundtrip FAULTS KIND HANDLERS BURST NMIS: 50 rounds, of NMIs each.
+roundtrip()
+{
+	local line nested sent
+
+	sent=$(stat sent)
+	nested=$(nmi_count nested)
+	echo "$1" >$debugfs/faults || return
+	line=$(op roundtrip "$2" 50 "$3" "$4" 0)
+	echo none >$debugfs/faults
+	echo "# $line"
+	sent=$(($(stat sent) - sent))
+	nested=$(($(nmi_count nested) - ${nested:-0}))
+	echo "# sent: $sent, nested: $nested"
+	[ "$(field result "$line")" = pass ] && [ $sent = $((50 * $5)) ] &&
+		[ "$(field min "$line")" -gt 0 ] &&
+		[ "$(field median "$line")" -ge "$(field min "$line")" ] || return
+	# All but the first of a burst.
+	[ "$1" != iret ] || [ "$(entry)" = classic ] || [ $nested -ge $((50 * ($4 - 1))) ]
+}
+
 # Of the entry in use; the classic one has none.
 counters()
 {
@@ -100,7 +121,7 @@ tracepoint()
 need_two_cpus
 need_module
 ktap_print_header
-ktap_set_plan 10
+ktap_set_plan 15
 
 all=$(kinds)
 
@@ -110,6 +131,12 @@ test_result user-nmi_storm on_zone user none 0 400 5 1000
 test_result kernel-nmi_storm_faults on_zone kernel "$all" 0 300 5 1000
 test_result user-nmi_storm_faults on_zone user "$all" 0 300 5 1000
 test_result handler-nmi_storm handler_storm
+
+test_result roundtrip-self roundtrip none self 64 1 1
+test_result roundtrip-ipi roundtrip none ipi 0 1 1
+test_result roundtrip-sample roundtrip none sample 0 1 1
+test_result roundtrip-all roundtrip none all 0 1 "$(cpus)"
+test_result roundtrip-nested roundtrip iret self 0 8 8
 
 restarted=0
 if chase; then

@@ -14,6 +14,7 @@
 #define LNT_MAX_HOLD_NS		NSEC_PER_MSEC
 #define LNT_MAX_DELAY_NS	NSEC_PER_MSEC
 #define LNT_MAX_BURST		1000
+#define LNT_MAX_ROUNDS		100000
 
 static const char * const lnt_stat_names[LNT_NR_STATS] = {
 	[LNT_RUNS]		= "runs",
@@ -82,6 +83,21 @@ static ssize_t lnt_nested_parse(char *buf)
 		ret = lnt_nested(kind, rounds, cpu);
 	lnt_claim(lnt_faults);
 	return ret;
+}
+
+static ssize_t lnt_roundtrip_parse(char *buf)
+{
+	unsigned int rounds, handlers, burst;
+	char name[16];
+	int cpu;
+
+	if (sscanf(buf, "%15s %u %u %u %d", name, &rounds, &handlers, &burst, &cpu) != 5)
+		return -EINVAL;
+	if (!rounds || rounds > LNT_MAX_ROUNDS || handlers > LNT_MAX_DECLINING ||
+	    !burst || burst > LNT_MAX_BURST || cpu < 0)
+		return -EINVAL;
+
+	return lnt_roundtrip(name, rounds, handlers, burst, cpu);
 }
 
 static ssize_t lnt_panic_parse(char *buf)
@@ -211,6 +227,11 @@ static void lnt_nested_show(struct seq_file *m)
 	seq_puts(m, lnt_nested_result);
 }
 
+static void lnt_roundtrip_show(struct seq_file *m)
+{
+	seq_puts(m, lnt_roundtrip_result);
+}
+
 static void lnt_faults_show(struct seq_file *m)
 {
 	unsigned int i;
@@ -298,6 +319,7 @@ static const struct lnt_file {
 	{ "storm",		lnt_storm_parse,	lnt_storm_show },
 	{ "chase",		lnt_chase_parse,	lnt_chase_show },
 	{ "nested",		lnt_nested_parse,	lnt_nested_show },
+	{ "roundtrip",		lnt_roundtrip_parse,	lnt_roundtrip_show },
 	{ "backtrace",		lnt_backtrace_parse,	NULL },
 	{ "panic",		lnt_panic_parse,	NULL },
 	{ "offline",		lnt_offline_parse,	NULL },

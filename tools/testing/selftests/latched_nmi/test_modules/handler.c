@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 /* The NMI handler. */
 #include <linux/delay.h>
+#include <linux/kernel.h>
+#include <linux/list.h>
+#include <linux/lockdep.h>
 #include <linux/minmax.h>
 #include <linux/perf_event.h>
 #include <linux/printk.h>
@@ -108,6 +111,12 @@ static int lnt_handler(unsigned int type, struct pt_regs *regs)
 	if (c->nested_kind >= 0)
 		lnt_nest(c, regs);
 
+	/* Nested if a fault has unmasked NMIs, else right after this run. */
+	if (c->chain) {
+		c->chain--;
+		lnt_send_self();
+	}
+
 	if (c->panic && c->nested_kind < 0)
 		nmi_panic(regs, LNT_NAME ": panic in the handler");
 
@@ -122,6 +131,52 @@ static int lnt_handler(unsigned int type, struct pt_regs *regs)
 	WRITE_ONCE(c->running, false);
 	WRITE_ONCE(c->done, c->seen);
 	return NMI_HANDLED;
+}
+
+/* A further handler, for the operation "roundtrip": the NMI is never its own. */
+static int lnt_decline(unsigned int type, struct pt_regs *regs)
+{
+	return NMI_DONE;
+}
+
+static struct {
+	struct nmiaction	action;
+	char			name[sizeof(LNT_NAME) + 4];
+} lnt_decliner[LNT_MAX_DECLINING];
+
+static unsigned int lnt_nr_declining;
+
+/**
+ * lnt_declining() - register handlers that decline, or unregister them
+ * @nr: how many there shall be
+ *
+ * Return: 0 or an error; there may be less of them then.
+ */
+int lnt_declining(unsigned int nr)
+{
+	int ret;
+
+	lockdep_assert_held(&lnt_mutex);
+
+	while (lnt_nr_declining > nr)
+		unregister_nmi_handler(NMI_LOCAL, lnt_decliner[--lnt_nr_declining].name);
+	while (lnt_nr_declining < nr) {
+		struct nmiaction *action = &lnt_decliner[lnt_nr_declining].action;
+		char *name = lnt_decliner[lnt_nr_declining].name;
+
+		/* They are unregistered by their names. */
+		snprintf(name, sizeof(lnt_decliner[0].name), LNT_NAME "-%u", lnt_nr_declining);
+		*action = (struct nmiaction){
+			.list		= LIST_HEAD_INIT(action->list),
+			.handler	= lnt_decline,
+			.name		= name,
+		};
+		ret = __register_nmi_handler(NMI_LOCAL, action);
+		if (ret)
+			return ret;
+		lnt_nr_declining++;
+	}
+	return 0;
 }
 
 int lnt_handler_init(void)

@@ -62,6 +62,7 @@ enum lnt_stat {
  * @nested_user: rounds of the operation "nested" that interrupted user mode
  * @nested_faults: rounds of it that took their fault
  * @nested_after: rounds of it where the next run began after the nested NMI
+ * @chain: NMIs that handler runs still have to send to their own CPU, one each
  * @dump: the next handler run prints its stack
  * @panic: the next handler run panics, after it has nested an NMI
  */
@@ -79,6 +80,7 @@ struct lnt_cpu {
 	unsigned int		nested_user;
 	unsigned int		nested_faults;
 	unsigned int		nested_after;
+	unsigned int		chain;
 	bool			dump;
 	bool			panic;
 };
@@ -117,6 +119,8 @@ void lnt_fault_exit(void);
 
 /* pmu.c */
 void lnt_overflow(struct perf_event *event, struct pt_regs *regs);
+struct perf_event *lnt_event_create(int cpu);
+void lnt_event_due(struct perf_event *event);
 int lnt_pmu_init(void);
 void lnt_pmu_exit(void);
 
@@ -124,6 +128,8 @@ void lnt_pmu_exit(void);
 extern unsigned long lnt_faults;
 extern u64 lnt_hold_ns;
 extern bool lnt_claim_foreign;
+#define LNT_MAX_DECLINING	64
+int lnt_declining(unsigned int nr);
 int lnt_handler_init(void);
 void lnt_handler_exit(void);
 
@@ -132,9 +138,12 @@ void lnt_handler_exit(void);
 extern char lnt_storm_result[LNT_RESULT_MAX];
 extern char lnt_chase_result[LNT_RESULT_MAX];
 extern char lnt_nested_result[LNT_RESULT_MAX];
+extern char lnt_roundtrip_result[LNT_RESULT_MAX];
 int lnt_storm(unsigned int nmis, unsigned int burst, unsigned int gap_ns, int cpu);
 int lnt_chase(unsigned int rounds, unsigned int max_delay_ns, int cpu);
 int lnt_nested(int kind, unsigned int rounds, int cpu);
+int lnt_roundtrip(const char *name, unsigned int rounds, unsigned int handlers,
+		  unsigned int burst, int cpu);
 int lnt_backtrace(int cpu);
 int lnt_panic(int kind, int cpu);
 int lnt_offline(unsigned int nmis, int cpu);

@@ -8,11 +8,18 @@
 #include <linux/delay.h>
 #include <linux/kthread.h>
 #include <linux/ktime.h>
+#include <linux/mm.h>
+#include <linux/perf_event.h>
 #include <linux/sched/signal.h>
 #include <linux/sched/task.h>
+#include <linux/slab.h>
+#include <linux/sort.h>
+#include <linux/string.h>
 
 #include <asm/apic.h>
 #include <asm/irq_vectors.h>
+#include <asm/msr.h>
+#include <asm/tsc.h>
 
 #include "lnt.h"
 
@@ -24,19 +31,23 @@
 /**
  * struct lnt_op - an operation
  * @cpu: the target
+ * @self: the thread is bound to the target
  * @c: its state
  * @round: carries out a round; false if an NMI is lost
  * @rounds: number of rounds
  * @round_nr: number of rounds that were carried out
  * @nmis: NMIs to send, for "storm"
- * @burst: of these, in a round
+ * @burst: of these, in a round; also of "roundtrip"
  * @gap_ns: time between the NMIs of a burst
  * @max_delay_ns: longest time between the two NMIs of a round of "chase"
- * @kind: fault in a round of "nested"
+ * @kind: fault in a round of "nested", or the kind of a "roundtrip"
+ * @event: overflows in each round of "roundtrip", if there is one
+ * @cycles: what each round of it took
  * @sent: NMIs sent
  * @runs: handler runs of the target during the operation
  * @lost: NMIs of the target that were lost
  * @reentered: handler runs that began inside another one
+ * @samples: of the target, that perf has been handed
  * @ns: how long it took
  * @done: completed when the thread is
  *
@@ -44,6 +55,7 @@
  */
 struct lnt_op {
 	unsigned int		cpu;
+	bool			self;
 	struct lnt_cpu		*c;
 	bool			(*round)(struct lnt_op *op);
 	unsigned int		rounds;
@@ -53,10 +65,13 @@ struct lnt_op {
 	unsigned int		gap_ns;
 	unsigned int		max_delay_ns;
 	int			kind;
+	struct perf_event	*event;
+	u64			*cycles;
 	unsigned int		sent;
 	unsigned long		runs;
 	unsigned long		lost;
 	unsigned long		reentered;
+	unsigned long		samples;
 	u64			ns;
 	struct completion	done;
 };
@@ -64,6 +79,7 @@ struct lnt_op {
 char lnt_storm_result[LNT_RESULT_MAX];
 char lnt_chase_result[LNT_RESULT_MAX];
 char lnt_nested_result[LNT_RESULT_MAX];
+char lnt_roundtrip_result[LNT_RESULT_MAX];
 
 static unsigned long lnt_op_send(struct lnt_op *op)
 {
@@ -125,7 +141,9 @@ static int lnt_run(struct lnt_op *op, int cpu, bool other)
 	op->cpu = cpu < 0 ? lnt_other_cpu(sender) : cpu;
 	if (op->cpu >= nr_cpu_ids || !cpu_online(op->cpu))
 		goto unlock;
-	if (op->cpu == sender)
+	if (op->self)
+		sender = op->cpu;
+	else if (op->cpu == sender)
 		sender = lnt_other_cpu(sender);
 	if (other && op->cpu == sender)
 		goto unlock;
@@ -134,6 +152,7 @@ static int lnt_run(struct lnt_op *op, int cpu, bool other)
 	op->runs = READ_ONCE(op->c->stat[LNT_RUNS]);
 	op->lost = READ_ONCE(op->c->stat[LNT_LOST]);
 	op->reentered = READ_ONCE(op->c->stat[LNT_REENTERED]);
+	op->samples = READ_ONCE(op->c->stat[LNT_SAMPLES]);
 	op->ns = ktime_get_ns();
 	init_completion(&op->done);
 
@@ -152,6 +171,7 @@ static int lnt_run(struct lnt_op *op, int cpu, bool other)
 	op->runs = READ_ONCE(op->c->stat[LNT_RUNS]) - op->runs;
 	op->lost = READ_ONCE(op->c->stat[LNT_LOST]) - op->lost;
 	op->reentered = READ_ONCE(op->c->stat[LNT_REENTERED]) - op->reentered;
+	op->samples = READ_ONCE(op->c->stat[LNT_SAMPLES]) - op->samples;
 unlock:
 	cpus_read_unlock();
 	return ret;
@@ -275,6 +295,121 @@ int lnt_nested(int kind, unsigned int rounds, int cpu)
 			 c->nested_user, c->nested_after, op.lost, op.reentered,
 			 lnt_verdict(&op, c->nested_after == rounds &&
 				     (kind == lnt_nr_kinds || c->nested_faults == rounds)));
+	return ret;
+}
+
+enum {
+	LNT_TRIP_SELF,
+	LNT_TRIP_IPI,
+	LNT_TRIP_SAMPLE,
+	LNT_TRIP_ALL,
+};
+
+static const char * const lnt_trips[] = {
+	[LNT_TRIP_SELF]		= "self",
+	[LNT_TRIP_IPI]		= "ipi",
+	[LNT_TRIP_SAMPLE]	= "sample",
+	[LNT_TRIP_ALL]		= "all",
+};
+
+/* The other CPUs get one NMI each; the target's come after it, all but one by a chain. */
+static bool lnt_roundtrip_nmis(struct lnt_op *op)
+{
+	bool all = op->kind == LNT_TRIP_ALL, ok;
+	unsigned long seq;
+	unsigned int cpu;
+
+	for_each_online_cpu(cpu) {
+		if (all && cpu != op->cpu)
+			lnt_send(cpu);
+	}
+	seq = lnt_op_send(op) + op->burst - 1;
+	ok = lnt_reached(&op->c->done, seq) || lnt_wait(op, &op->c->done, seq);
+
+	for_each_online_cpu(cpu) {
+		struct lnt_cpu *c = per_cpu_ptr(&lnt_cpu, cpu);
+
+		if (all && ok)
+			ok = lnt_wait(op, &c->done, atomic_long_read(&c->sent));
+	}
+	return ok;
+}
+
+static bool lnt_roundtrip_round(struct lnt_op *op)
+{
+	unsigned long flags;
+	u64 start;
+	bool ok;
+
+	local_irq_save(flags);
+	if (op->event)
+		lnt_event_due(op->event);
+	WRITE_ONCE(op->c->chain, op->burst - 1);
+	start = rdtsc_ordered();
+	ok = lnt_roundtrip_nmis(op);
+	op->cycles[op->round_nr] = rdtsc_ordered() - start;
+	local_irq_restore(flags);
+	return ok;
+}
+
+static int lnt_cmp_cycles(const void *a, const void *b)
+{
+	u64 x = *(const u64 *)a, y = *(const u64 *)b;
+
+	return x < y ? -1 : x > y;
+}
+
+static int lnt_roundtrip_run(struct lnt_op *op, unsigned int handlers, int cpu)
+{
+	int ret = lnt_run(op, cpu, op->kind == LNT_TRIP_IPI);
+
+	if (ret && ret != -EINTR)
+		return ret;
+
+	sort(op->cycles, op->round_nr, sizeof(*op->cycles), lnt_cmp_cycles, NULL);
+	snprintf(lnt_roundtrip_result, LNT_RESULT_MAX,
+		 "kind=%s handlers=%u burst=%u rounds=%u min=%llu median=%llu lost=%lu reentered=%lu result=%s\n",
+		 lnt_trips[op->kind], handlers, op->burst, op->round_nr, op->cycles[0],
+		 op->cycles[op->round_nr / 2], op->lost, op->reentered,
+		 lnt_verdict(op, !op->event || op->samples == op->rounds));
+	return ret;
+}
+
+/* See the file "roundtrip". */
+int lnt_roundtrip(const char *name, unsigned int rounds, unsigned int handlers,
+		  unsigned int burst, int cpu)
+{
+	struct lnt_op op = {
+		.round	= lnt_roundtrip_round,
+		.rounds	= rounds,
+		.burst	= burst,
+	};
+	int ret;
+
+	op.kind = match_string(lnt_trips, ARRAY_SIZE(lnt_trips), name);
+	if (op.kind < 0)
+		return op.kind;
+	op.self = op.kind != LNT_TRIP_IPI;
+
+	/* One more: an operation may end before its first round does. */
+	op.cycles = kvcalloc(rounds + 1, sizeof(*op.cycles), GFP_KERNEL);
+	if (!op.cycles)
+		return -ENOMEM;
+
+	if (op.kind == LNT_TRIP_SAMPLE) {
+		op.event = lnt_event_create(cpu);
+		ret = PTR_ERR_OR_ZERO(op.event);
+		if (ret)
+			goto free;
+	}
+	ret = lnt_declining(handlers);
+	if (!ret)
+		ret = lnt_roundtrip_run(&op, handlers, cpu);
+	lnt_declining(0);
+	if (op.event)
+		perf_event_release_kernel(op.event);
+free:
+	kvfree(op.cycles);
 	return ret;
 }
 

@@ -321,6 +321,38 @@ void lnt_overflow(struct perf_event *event, struct pt_regs *regs)
 	perf_tp_event(0, count, &record, sizeof(record), regs, &le->list, rctx, NULL);
 }
 
+/**
+ * lnt_event_create() - an event that overflows when it is told to
+ * @cpu: where it counts
+ *
+ * Its own period is too long to end. A sample is prepared with its call chain, and
+ * goes nowhere, since nobody has mapped a buffer.
+ *
+ * Return: the event, for perf_event_release_kernel(), or an error.
+ */
+struct perf_event *lnt_event_create(int cpu)
+{
+	struct perf_event_attr attr = {
+		.type		= lnt_pmu.type,
+		.size		= sizeof(attr),
+		.config		= LNT_SOURCE_SELF,
+		.sample_period	= 1000000ull * NSEC_PER_SEC,
+		.sample_type	= PERF_SAMPLE_IP | PERF_SAMPLE_TID | PERF_SAMPLE_TIME |
+				  PERF_SAMPLE_CALLCHAIN,
+		.pinned		= 1,
+	};
+
+	return perf_event_create_kernel_counter(&attr, cpu, NULL, NULL, NULL);
+}
+
+/* The next handler run on its CPU makes @event, of lnt_event_create(), overflow. */
+void lnt_event_due(struct perf_event *event)
+{
+	struct lnt_event *le = event->pmu_private;
+
+	atomic_inc(&le->due);
+}
+
 int lnt_pmu_init(void)
 {
 	return perf_pmu_register(&lnt_pmu, LNT_NAME, -1);
