@@ -5,7 +5,7 @@
 # and the variables, whose defaults are in tools/latched-nmi/common.
 
 variables := KVER LINUX MACHINE O ACCEL SMP V PART TEST CASE AT ENTRY REPLAY \
-	MUTANT ROW RUN MINUTES CPUS SEED DEEP KDIR
+	MUTANT ROW RUN MINUTES CPUS SEED PAIRS DEEP KDIR
 export $(variables)
 
 # A misspelt variable would do nothing, and say nothing.
