@@ -26,6 +26,7 @@
 #include "options.h"
 
 #define MAX_STEPS_TOTAL	50000
+#define MAX_TRIES	6
 #define MAX_WORDS	4096
 #define MAX_FUNCTIONS	256
 #define LINE		64
@@ -396,38 +397,74 @@ static void print(const struct row *row, const struct count *c)
 	fflush(stdout);
 }
 
-static void run_row(struct guest *g, const struct row *row)
+/* Count @row once into @c; false if its event does not come. */
+static bool measure(struct guest *g, const struct row *row, struct count *c, char *why,
+		    size_t len)
 {
-	struct count *outer = xalloc(sizeof(*outer)), *nested = xalloc(sizeof(*nested));
-	struct count *plain = xalloc(sizeof(*plain));
+	struct count *plain = xalloc(sizeof(*plain)), *nested = xalloc(sizeof(*nested));
 	struct walk w = { 0 };
-	char why[200];
+	bool ok;
 
-	if (!start(g, row, why, sizeof(why))) {
-		printf("skip %s %s\n", row->name, why);
-		goto out;
-	}
-	if (row->kind == PLAIN) {
+	ok = start(g, row, why, len);
+	if (ok && row->kind == REPEAT) {
 		walk(g, plain, &w);
-		print(row, plain);
-		goto out;
+		ok = start(g, row, why, len);
 	}
-	if (row->kind == REPEAT) {
-		walk(g, plain, &w);
-		if (!start(g, row, why, sizeof(why)))
-			die("%s: %s", row->name, why);
+	if (ok && row->kind != PLAIN) {
+		w.nested = nested;
+		if (row->kind == NESTED && !strcmp(row->context, "module"))
+			w.at = g->s0_rip;
 	}
-	w.nested = nested;
-	if (row->kind == NESTED && !strcmp(row->context, "module"))
-		w.at = g->s0_rip;
-	walk(g, outer, &w);
-	if (row->kind == REPEAT)
-		difference(outer, plain);
-	print(row, row->kind == NESTED ? nested : outer);
-out:
-	free(outer);
+	if (ok)
+		walk(g, c, &w);
+	if (ok && row->kind == REPEAT)
+		difference(c, plain);
+	else if (ok && row->kind == NESTED)
+		*c = *nested;
 	free(nested);
 	free(plain);
+	return ok;
+}
+
+static bool same(const struct count *a, const struct count *b)
+{
+	return !memcmp(&a->total, &b->total, sizeof(a->total)) &&
+	       !memcmp(a->phase, b->phase, sizeof(a->phase)) &&
+	       a->serialising == b->serialising && a->stack.nr == b->stack.nr &&
+	       a->data.nr == b->data.nr && a->text.nr == b->text.nr;
+}
+
+/*
+ * A timer may interrupt what is counted, or have it schedule. So a row is counted until
+ * two of its counts are the same.
+ */
+static void run_row(struct guest *g, const struct row *row)
+{
+	struct count *c[MAX_TRIES] = { };
+	bool done = false;
+	char why[200];
+	int i, n;
+
+	for (n = 0; n < MAX_TRIES && !done; n++) {
+		c[n] = xalloc(sizeof(*c[n]));
+		if (!measure(g, row, c[n], why, sizeof(why))) {
+			printf("skip %s %s\n", row->name, why);
+			break;
+		}
+		for (i = 0; i < n && !done; i++)
+			done = same(c[i], c[n]);
+	}
+	if (done) {
+		print(row, c[n - 1]);
+	} else if (n == MAX_TRIES) {
+		printf("skip %s counted %d times, each time another number of instructions:",
+		       row->name, n);
+		for (i = 0; i < n; i++)
+			printf(" %ld", c[i]->total.insns);
+		printf("\n");
+	}
+	for (i = 0; i < MAX_TRIES; i++)
+		free(c[i]);
 }
 
 /* Options. */
