@@ -23,6 +23,7 @@
 #define PMU		"/sys/bus/event_source/devices/latched_nmi_test/"
 
 #define EVENT_IPI	1
+#define EVENT_SELF	2
 
 static inline bool write_file(const char *name, const char *text)
 {
