@@ -295,7 +295,8 @@ enum verdict case_steps(struct guest *g, const struct event *ev, int from, int t
 			continue;
 		case STEP_C_STATE:
 			/* The gate first: an injected event is only pending. */
-			if (!guest_run_to(g, g->gate_nmi)) {
+			if (ev->step[i - 1].kind == STEP_NMI &&
+			    !guest_run_to(g, g->gate_nmi)) {
 				snprintf(detail, len, "the NMI is not delivered");
 				return V_UNREACHED;
 			}

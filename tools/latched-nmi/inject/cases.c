@@ -31,7 +31,7 @@ machine_keys[] = {
 	{ "mce-smp", MCE, offsetof(struct machine, mce_smp) }, { }
 }, context_keys[] = {
 	KEY(context, load), KEY(context, at), KEY(context, until), KEY(context, rsp),
-	KEY(context, flags),
+	KEY(context, rip), KEY(context, flags),
 	{ "spin", FLAG, offsetof(struct context, spin) },
 	{ "irqs-off", FLAG, offsetof(struct context, irqs_off) },
 	{ "watch", FLAG, offsetof(struct context, watch) },

@@ -63,7 +63,7 @@ struct context {
 	char *load;
 	char *at;
 	char *until;
-	char *rsp;
+	char *rsp, *rip;
 	/* Flags that are set beside those that are. */
 	char *flags;
 	bool spin;

@@ -212,6 +212,8 @@ static bool enter(struct guest *g, const struct context *ctx, const char *snap,
 	if (ctx->flags)
 		flags |= strtoull(ctx->flags, NULL, 0);
 	gdb_reg_set(&g->vm.gdb, R_EFLAGS, flags);
+	if (ctx->rip)
+		gdb_reg_set(&g->vm.gdb, R_RIP, sym_addr(g->ksym, ctx->rip));
 	if (ctx->rsp)
 		gdb_reg_set(&g->vm.gdb, R_RSP, rsp_of(g, ctx->rsp));
 	g->ctx = ctx;

@@ -323,14 +323,30 @@ static void guest_layout(struct guest *g)
 		    g->entry, g->machine->name);
 }
 
+/* Let the guest boot on to @addr. */
+static void boot_to(struct guest *g, u64 addr)
+{
+	char label[128];
+	struct regs r;
+
+	gdb_bp_set(&g->vm.gdb, addr);
+	if (vm_cont(&g->vm, BOOT_MS) != STOP_TRAP)
+		die("%s/%s: the kernel does not boot", g->entry, g->machine->name);
+	if (guest_rip(g, &r) != addr) {
+		label_of(g, reg_get(&r, R_RIP), label, sizeof(label));
+		die("%s/%s: the kernel does not boot: %s", g->entry, g->machine->name, label);
+	}
+	gdb_bp_clear(&g->vm.gdb, addr);
+}
+
 struct guest *guest_boot(const struct guest_config *opt, const struct config *cfg,
 			 const struct machine *m, const char *entry)
 {
 	struct guest *g = xalloc(sizeof(*g));
 	char append[1024], label[128];
+	char text[64];
 	struct vm_config vc;
-	struct regs r;
-	u64 ready;
+	u64 begin;
 
 	g->opt = opt;
 	g->cfg = cfg;
@@ -354,6 +370,12 @@ struct guest *guest_boot(const struct guest_config *opt, const struct config *cf
 		.options = m->options, .kernel = opt->kernel, .initrd = opt->initrd,
 		.cpu = m->cpu, .append = append, .dir = g->dir, .serial = opt->serial,
 	};
+	if (opt->changes) {
+		begin = sym_addr(g->ksym, "__entry_text_start");
+		snprintf(text, sizeof(text), "%#llx+%#llx", (unsigned long long)begin,
+			 (unsigned long long)(sym_addr(g->ksym, "__entry_text_end") - begin));
+		vc.log_text = text;
+	}
 	vm_start(&g->vm, &vc);
 
 	add_range(g, "__entry_text_start", "__entry_text_end");
@@ -364,15 +386,11 @@ struct guest *guest_boot(const struct guest_config *opt, const struct config *cf
 	add_trap(g, "exc_double_fault");
 	g->iretq = sym_addr(g->ksym, "native_irq_return_iret");
 
-	ready = sym_addr(g->isym, "ready");
-	gdb_bp_set(&g->vm.gdb, ready);
-	if (vm_cont(&g->vm, BOOT_MS) != STOP_TRAP)
-		die("%s/%s: the kernel does not boot", entry, m->name);
-	if (guest_rip(g, &r) != ready) {
-		label_of(g, reg_get(&r, R_RIP), label, sizeof(label));
-		die("%s/%s: the kernel does not boot: %s", entry, m->name, label);
+	if (opt->changes) {
+		boot_to(g, sym_addr(g->ksym, "latched_nmi_init"));
+		vm_savevm(&g->vm, "self-check");
 	}
-	gdb_bp_clear(&g->vm.gdb, ready);
+	boot_to(g, sym_addr(g->isym, "ready"));
 	read_version(g);
 	guest_layout(g);
 	vm_savevm(&g->vm, "boot");

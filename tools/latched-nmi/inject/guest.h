@@ -28,6 +28,11 @@ struct guest_config {
 	/* A directory of our own for what each guest leaves. */
 	const char *workdir;
 	bool verbose;
+	/*
+	 * For changes of instructions: a snapshot "self-check" as well, before the latched
+	 * entry checks itself, and vm.log, with the entry text that is executed.
+	 */
+	bool changes;
 };
 
 /* Bytes that are put over the kernel's text. */

@@ -12,6 +12,8 @@ struct tally {
 	int cases, passed, xfailed, failed, skipped;
 	/* Changes that nothing can find. */
 	int equivalent;
+	/* Changes that the kernel's self-check notices. */
+	int self_check;
 	/* Passed only when the case was repeated on a fresh guest. */
 	int repeated;
 	int lost[2], unreached[2], total[2];
@@ -77,7 +79,7 @@ static void write_mutant_result(const struct result *r, bool ok, int n, struct t
 				FILE *out)
 {
 	const char *what = r->insn ? "mutate" : "mutant";
-	bool found = r->first[0];
+	bool found = r->first[0] || r->self_check;
 
 	if (!ok)
 		write_again(r, NULL, "", out);
@@ -85,13 +87,17 @@ static void write_mutant_result(const struct result *r, bool ok, int n, struct t
 		r->name, ok && !found ? "XFAIL equivalent: " : "", r->insn ?: "",
 		r->insn ? ": " : "");
 	if (found)
-		fprintf(out, "found: %s\n", r->first);
+		fprintf(out, "found: %s%s%s\n", r->self_check ? "self-check" : "",
+			r->self_check && r->first[0] ? ", " : "", r->first);
 	else if (ok)
 		fprintf(out, "%s\n", r->why);
-	else
+	else if (r->nr)
 		fprintf(out, "not found in any of %d cases\n", r->nr);
+	else
+		fprintf(out, "executed in none of the cases\n");
 	t->passed += found;
 	t->equivalent += ok && !found;
+	t->self_check += r->self_check;
 	t->failed += !ok;
 }
 
@@ -170,6 +176,8 @@ int ktap_write(const struct results *all, const struct config *cfg, FILE *out)
 		t.passed, t.repeated, t.xfailed, t.failed, t.skipped);
 	if (t.equivalent)
 		fprintf(out, ", %d changes that nothing can find", t.equivalent);
+	if (t.self_check)
+		fprintf(out, ", %d changes that the kernel's self-check finds", t.self_check);
 	fprintf(out, "\n");
 	return bad;
 }

@@ -359,7 +359,7 @@ static int mutate(const struct options *opt, const struct config *cfg)
 	struct results all = { 0 };
 	int m, w, failed = 0, bad;
 
-	for (m = 0; m < cfg->nr_machine; m++) {
+	for (m = 0; m < cfg->nr_machine && !jobs_interrupted; m++) {
 		struct results more = { 0 };
 		struct jobs js = { 0 };
 
@@ -437,8 +437,10 @@ int main(int argc, char **argv)
 	need_file("--init", opt.guest.init);
 	make_workdir();
 	opt.guest.workdir = workdir;
-	if (opt.mutate)
+	if (opt.mutate) {
+		opt.guest.changes = true;
 		return mutate(&opt, &cfg);
+	}
 	if (opt.results) {
 		copy = fopen(opt.results, "w");
 		if (!copy)

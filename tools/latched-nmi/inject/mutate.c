@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
  * Is every instruction of the entry needed? Each one is dropped, each conditional
- * jump inverted, each immediate made greater by one, and a case has to notice.
+ * jump inverted, each immediate made greater by one, and a case has to notice, or the
+ * self-check that the kernel does at boot.
  */
 #include <capstone/capstone.h>
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -14,6 +16,9 @@
 #include "sweep.h"
 
 #define MAX_CHANGES	1024
+#define MAX_CASES	256
+/* The self-check waits for two NMIs, a second each. */
+#define SELF_CHECK_MS	4000
 #define NOP		0x90
 #define INT3		0xcc
 
@@ -27,6 +32,16 @@ struct change {
 struct changes {
 	struct change *c;
 	int nr;
+};
+
+struct cases {
+	struct try {
+		const struct context *ctx;
+		const struct event *ev;
+	} c[MAX_CASES];
+	int nr;
+	/* All have been run once. */
+	bool complete;
 };
 
 static struct change *add(struct guest *g, struct changes *all, const cs_insn *insn,
@@ -161,9 +176,9 @@ static void find_changes(struct guest *g, struct changes *all)
 }
 
 /* The suite "mutate": its events in the table's order, each in all of its contexts. */
-static int run_suite(struct guest *g, char *first, size_t len)
+static void find_cases(struct guest *g, struct cases *all)
 {
-	int s, e, c, cases = 0;
+	int s, e, c;
 
 	for (s = 0; s < g->cfg->nr_suite; s++) {
 		const struct suite *suite = &g->cfg->suite[s];
@@ -176,14 +191,72 @@ static int run_suite(struct guest *g, char *first, size_t len)
 				if (!list_has(suite->events, g->cfg->event[e].name) ||
 				    !list_has(suite->contexts, g->cfg->context[c].name))
 					continue;
-				cases += sweep_first(g, &g->cfg->context[c],
-						     &g->cfg->event[e], first, len);
-				if (first[0])
-					return cases;
+				if (all->nr == MAX_CASES)
+					die("more than %d cases", MAX_CASES);
+				all->c[all->nr].ctx = &g->cfg->context[c];
+				all->c[all->nr++].ev = &g->cfg->event[e];
 			}
 		}
 	}
+}
+
+/* What has noticed a change comes first for the next one, which is often beside it. */
+static int run_cases(struct guest *g, struct cases *all, char *first, size_t len)
+{
+	int i, cases = 0;
+
+	for (i = 0; i < all->nr && !first[0]; i++) {
+		const struct try try = all->c[i];
+
+		cases += sweep_first(g, try.ctx, try.ev, first, len);
+		if (!first[0])
+			continue;
+		memmove(&all->c[1], &all->c[0], i * sizeof(try));
+		all->c[0] = try;
+	}
+	if (!first[0])
+		all->complete = true;
 	return cases;
+}
+
+/*
+ * Has QEMU translated @insn? If not after all cases have run, it is executed in none of
+ * them, nor in the self-check.
+ */
+static bool is_translated(const struct guest *g, u64 insn)
+{
+	char line[256], begin[32];
+	bool found = false;
+	FILE *log = fopen(g->vm.log, "r");
+
+	if (!log)
+		die("%s: %s", g->vm.log, strerror(errno));
+	snprintf(begin, sizeof(begin), "0x%llx:", (unsigned long long)insn);
+	while (!found && fgets(line, sizeof(line), log))
+		found = !strncmp(line, begin, strlen(begin));
+	fclose(log);
+	return found;
+}
+
+/* Does the kernel take another entry, or not boot on, with the patch in force? */
+static bool self_check_notices(struct guest *g)
+{
+	u8 in_use = 0;
+	struct regs r;
+	bool there;
+	u64 caller;
+
+	context_leave(g);
+	vm_loadvm(&g->vm, "self-check");
+	guest_patch(g);
+	gdb_regs(&g->vm.gdb, &r);
+	caller = guest_u64(g, vm_translate(&g->vm, reg_get(&r, R_RSP)));
+	g->limit_ms = SELF_CHECK_MS;
+	there = guest_run_to(g, caller);
+	g->limit_ms = CASE_MS;
+	gdb_read(&g->vm.gdb, kernel_phys(sym_addr(g->ksym, "latched_nmi_in_use")),
+		 &in_use, sizeof(in_use));
+	return !there || !in_use;
 }
 
 /* Why nothing can notice this change, if the table says so. */
@@ -222,27 +295,36 @@ static bool is_wanted(const struct guest *g, const struct mutate_wish *wish,
 	return wish->sample == 1 || (!(i % wish->sample) && !equivalent(g, c));
 }
 
-static void try_change(struct guest *g, const struct change *c, FILE *out)
+static void try_change(struct guest *g, const struct change *c, struct cases *all, FILE *out)
 {
 	const char *why = equivalent(g, c);
+	bool self_check = false;
 	char first[600] = "";
-	int cases;
+	int cases = 0;
 
-	g->patch = &c->patch;
-	g->nr_patch = 1;
-	cases = run_suite(g, first, sizeof(first));
-	g->nr_patch = 0;
-	write_change(out, g, c->name, cases, c->text, why ?: "", first);
+	if (!all->complete || is_translated(g, c->patch.addr)) {
+		g->patch = &c->patch;
+		g->nr_patch = 1;
+		self_check = self_check_notices(g);
+		cases = run_cases(g, all, first, sizeof(first));
+		g->nr_patch = 0;
+	}
+	write_change(out, g, c->name, cases, c->text, why ?: "", self_check, first);
 	fflush(out);
 	progress(1, "%s/%s (%s): %s", g->machine->name, c->name, c->text,
-		 first[0] ? "found" : why ? "equivalent" : "not found");
+		 first[0] ? "found" : self_check ? "found by the self-check" :
+		 why ? "equivalent" : cases ? "not found" : "not executed");
 }
 
 void mutate_run(struct guest *g, const struct mutate_wish *wish, FILE *out)
 {
 	struct changes all = { 0 };
+	struct cases cases = { 0 };
 	int i, n = 0;
 
+	find_cases(g, &cases);
+	if (self_check_notices(g))
+		die("%s: the self-check fails, and nothing was changed", g->machine->name);
 	find_changes(g, &all);
 	for (i = 0; i < all.nr; i++)
 		n += is_wanted(g, wish, &all, i);
@@ -252,7 +334,7 @@ void mutate_run(struct guest *g, const struct mutate_wish *wish, FILE *out)
 		const struct change *c = &all.c[i];
 
 		if (is_wanted(g, wish, &all, i) && n++ % wish->workers == wish->worker)
-			try_change(g, c, out);
+			try_change(g, c, &cases, out);
 	}
 	free(all.c);
 }

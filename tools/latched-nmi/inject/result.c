@@ -44,10 +44,10 @@ void write_mutant(FILE *out, const struct guest *g, const char *name, int cases,
 }
 
 void write_change(FILE *out, const struct guest *g, const char *name, int cases,
-		  const char *insn, const char *why, const char *first)
+		  const char *insn, const char *why, bool self_check, const char *first)
 {
-	fprintf(out, "change %s %s %d\t%s\t%s\t%s\n", g->machine->name, name, cases,
-		insn, why, first);
+	fprintf(out, "change %s %s %d\t%s\t%s\t%s\t%s\n", g->machine->name, name, cases,
+		insn, why, self_check ? "self-check" : "", first);
 }
 
 static enum verdict verdict_of(const char *s)
@@ -147,7 +147,7 @@ static void read_mutant(struct results *all, char **save)
 	r->first = rest(save);
 }
 
-/* Any of the three texts behind the number may be empty: tabs separate them. */
+/* Any of the four texts behind the number may be empty: tabs separate them. */
 static void read_change(struct results *all, char *save)
 {
 	struct result *r = add_result(all);
@@ -163,6 +163,7 @@ static void read_change(struct results *all, char *save)
 	r->nr = number(&save);
 	r->insn = xstrdup(strsep(&text, "\t"));
 	r->why = xstrdup(strsep(&text, "\t"));
+	r->self_check = *strsep(&text, "\t");
 	r->first = xstrdup(text);
 }
 
@@ -257,7 +258,7 @@ bool result_ok(const struct result *r, const struct config *cfg)
 	if (r->skip)
 		return true;
 	if (r->mutant)
-		return r->first[0] || (r->why && r->why[0]);
+		return r->first[0] || r->self_check || (r->why && r->why[0]);
 	/*
 	 * What stock is declared to lose, it may lose at any boundary, and be lost
 	 * itself on the way to another.

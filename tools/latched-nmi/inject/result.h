@@ -17,7 +17,7 @@
  *   point LABEL VERDICT DETAIL
  *   skip ENTRY MACHINE CONTEXT[/EVENT] REASON
  *   mutant MACHINE NAME CASES [FIRST FAILURE]
- *   change MACHINE NAME CASES <tab> INSTRUCTION <tab> WHY EQUIVALENT <tab> FIRST FAILURE
+ *   change MACHINE NAME CASES <tab> INSTRUCTION <tab> WHY EQUIVALENT <tab> SELF-CHECK <tab> FIRST FAILURE
  */
 void write_kernel(FILE *out, const struct guest *g);
 void write_path(FILE *out, const struct guest *g, const char *context, int nr);
@@ -29,7 +29,7 @@ void write_mutant(FILE *out, const struct guest *g, const char *name, int cases,
 		  const char *first);
 
 void write_change(FILE *out, const struct guest *g, const char *name, int cases,
-		  const char *insn, const char *why, const char *first);
+		  const char *insn, const char *why, bool self_check, const char *first);
 
 struct point {
 	char *label;
@@ -49,6 +49,8 @@ struct result {
 	/* The mutant is a change of this instruction; why nothing can find it. */
 	char *insn;
 	char *why;
+	/* The kernel's self-check notices it. */
+	bool self_check;
 	struct point *pt;
 	int nr, max;
 	/* Boundaries where something was lost, and where the script did not end. */

@@ -202,6 +202,13 @@ void vm_start(struct vm *vm, const struct vm_config *cfg)
 
 	memset(vm, 0, sizeof(*vm));
 	add_words(argv, cfg->options);
+	snprintf(vm->log, sizeof(vm->log), "%s/in_asm", cfg->dir);
+	if (cfg->log_text) {
+		char *words = xasprintf("-d in_asm -D %s -dfilter %s", vm->log, cfg->log_text);
+
+		add_words(argv, words);
+		free(words);
+	}
 	snprintf(gdb, sizeof(gdb), "%s/gdb", cfg->dir);
 	snprintf(qmp, sizeof(qmp), "%s/qmp", cfg->dir);
 	snprintf(snap, sizeof(snap), "%s/snap.qcow2", cfg->dir);

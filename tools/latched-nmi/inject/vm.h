@@ -17,6 +17,8 @@ struct vm_config {
 	const char *serial;
 	/* More of QEMU's options, or NULL. */
 	const char *options;
+	/* BEGIN+LENGTH of text whose translation goes to the file vm.log, or NULL. */
+	const char *log_text;
 };
 
 enum stop {
@@ -31,6 +33,7 @@ struct vm {
 	struct gdb gdb;
 	struct qmp qmp;
 	bool dead_guest;
+	char log[256];
 };
 
 /* The guest is stopped before its first instruction. */
