@@ -67,7 +67,7 @@
  *  +---------------------------+ -56
  *  | restarted  | nested       | counters
  *  +---------------------------+ -64
- *  | fixed up   |              | counter
+ *  |            | fixed up     | counter
  *  +---------------------------+ -96
  *  | SS      } copied by the   |
  *  | RSP     } first NMI, or   |
@@ -91,8 +91,9 @@
  * L1  Hardware masks NMIs from delivery until the next IRET on this CPU. The
  *     gate clears IF, and nothing here or in an NMI handler sets it. So the
  *     REAL frame is stable until somebody's IRET. Before that nothing can come
- *     in between but #MC, and #DB where watchable memory is touched. If both
- *     are due at once, hardware delivers #MC and discards the #DB trap.
+ *     in between but #MC, and #DB where watchable memory is touched or if it
+ *     was held back (L14). If both are due at once, hardware delivers #MC and
+ *     discards the #DB trap.
  * L2  The state is one quadword on the REAL stack, 0 at rest. It is the slot
  *     of the classic entry's "NMI executing" variable, 0 at rest too: the gate
  *     can be switched whenever no NMI is in progress.
@@ -106,12 +107,15 @@
  *     copies the frame: from there on CF == 0 tells that it is the first, and
  *     that the copy is still to be done. Nothing up to latched_nmi_handler depends
  *     on AC or DF, so that CLAC and CLD can wait. They are not needed at
- *     latched_nmi_repeat, where only the epilogue leads, with both clear.
+ *     latched_nmi_repeat: the epilogue leads there, and an NMI or the #MC of
+ *     one that hit it, all with DF clear, and with AC clear if there is SMAP.
  * L6  There is one frame: the one at the top of the LATCHED stack, which is
- *     part of pt_regs. It is not written between "copied" and IRET (H5).
+ *     part of pt_regs. The entry does not write it between "copied" and IRET,
+ *     so what paranoid_entry or a handler changes there takes effect (H5).
  * L7  The latch is taken, that is cleared, before the run of the handlers that
- *     serves it. The first run needs no take: the latch is 0 at rest. So a
- *     complete run begins after the arrival of each nested NMI.
+ *     serves it. The first run needs no take: the latch is 0 at rest. A restart
+ *     does: what nested in an #MC in the epilogue is in the latch. So a complete
+ *     run begins after the arrival of each nested NMI.
  * L8  Nothing in the epilogue but a real NMI and #MC can come in between: it
  *     touches the cpu entry area only, where no watchpoint is allowed, and
  *     returns to kernel mode, which cannot fault. It is restartable: a real
@@ -140,8 +144,8 @@
  *     latched_nmi_fixup() sees it by RIP, and moves the frame and RDX for them.
  * L14 If user code loads SS from a watched address, the #DB is held back, and
  *     may come after the delivery of an NMI, before its first instruction. The
- *     #DB entry drops it then: there is nobody to whom it could be reported,
- *     and its IRET would cost the NMI its frame.
+ *     #DB entry drops it then, even if somebody watches the kernel: its IRET
+ *     would cost the NMI its frame.
  */
 #include <linux/linkage.h>
 #include <linux/objtool.h>

@@ -170,6 +170,10 @@ static enum verdict judge(struct guest *g, char *detail, size_t len)
 		snprintf(detail, len, "no handler run after the last NMI");
 		return V_LOST;
 	}
+	if (g->ev->one_run && runs > 1) {
+		snprintf(detail, len, "%u handler runs after the last NMI", runs);
+		return V_STATE;
+	}
 	return V_OK;
 }
 

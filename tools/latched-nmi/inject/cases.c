@@ -41,6 +41,7 @@ machine_keys[] = {
 	KEY(event, title), KEY(event, only),
 	{ "counts-nested", FLAG, offsetof(struct event, counts_nested) },
 	{ "counts-restart", FLAG, offsetof(struct event, counts_restart) },
+	{ "one-run", FLAG, offsetof(struct event, one_run) },
 	{ "classic-loses", FLAG, offsetof(struct event, classic_lossy) }, { }
 }, zone_keys[] = {
 	{ "range", RANGE, 0 }, { }

@@ -54,6 +54,8 @@ struct event {
 	bool classic_lossy;
 	/* The latched entry has to count a nested NMI, a restart. */
 	bool counts_nested, counts_restart;
+	/* No more than one run of the handlers begins after the last NMI. */
+	bool one_run;
 	int nr;
 	struct step step[MAX_STEPS];
 };

@@ -28,7 +28,10 @@
 #define FIXUP_DECIDES	1	/* 0: a user NMI resumes where #MC hit it. */
 #endif
 #ifndef FIXUP_TO
-#define FIXUP_TO	H_CLD	/* Where a first NMI and a restart go on. */
+#define FIXUP_TO	H_CLD	/* Where a first NMI goes on. */
+#endif
+#ifndef FIXUP_RESTART
+#define FIXUP_RESTART	R_SAVE	/* Where a restart does. */
 #endif
 #ifndef FIXUP_CF_FROM
 #define FIXUP_CF_FROM	A_JC
@@ -184,6 +187,8 @@ inline fixup_prologue(ip)
 	/* @c: else if (latched_nmi_between(real->ip, __nmi_epilogue_begin, __nmi_epilogue_end)) */
 	:: C(REAL, CS_W) == KERNEL_CS && FIXUP_RESTARTS && IN_EPILOGUE(C(REAL, RIP_W)) ->
 		printf("        fix-up: restart\n");
+		/* @c: to->ip = (unsigned long)latched_nmi_repeat */
+		C(TO, RIP_W) = FIXUP_RESTART;
 		/* @c: state->restarted++ */
 		if :: FIXUP_COUNTS -> COUNT_RESTART :: else fi;
 		/* @c: state->nest_count = 1 */
