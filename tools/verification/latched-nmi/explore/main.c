@@ -106,7 +106,6 @@ static void describe(const struct job *j, struct search *s, FILE *out)
 {
 	char schedule[4000], where[160] = "";
 
-	shortest(s);
 	if (s->behind) {
 		machine_start(s->ctx, s->behind);
 		label(RIP, where, sizeof(where));
@@ -121,8 +120,9 @@ static int do_job(const struct job *j, FILE *out)
 {
 	struct search sum = { .ctx = j->ctx, .complete = true };
 	struct image *im;
-	int behind, found = 0, first = -1;
 	struct search worst = { 0 };
+	bool found = false;
+	int behind;
 	bool wrong;
 
 	if (j->run->changes)
@@ -143,8 +143,8 @@ static int do_job(const struct job *j, FILE *out)
 		sum.seconds += s.seconds;
 		if (s.depth > sum.depth)
 			sum.depth = s.depth;
-		if (s.path && !found++) {
-			first = behind;
+		if (s.path && !found) {
+			found = true;
 			worst = s;
 		}
 		if (!j->ctx->until) {
@@ -153,17 +153,19 @@ static int do_job(const struct job *j, FILE *out)
 		}
 	}
 	if (!behind) {
-		fprintf(out, "%-8s %-15s %-15s %-12s not in this kernel\n", j->run->entry,
+		fprintf(out, "%-8s %-15s %-15s %-18s not in this kernel\n", j->run->entry,
 			j->machine->name, j->ctx->name, j->run->events);
 		return 3;
 	}
-	wrong = !found != !j->run->loss;
-	fprintf(out, "%-8s %-15s %-15s %-12s %9llu %7u %10llu %7.1f  %-8s%s\n", j->run->entry,
+	wrong = found != j->run->loss;
+	if (found)
+		shortest(&worst);
+	fprintf(out, "%-8s %-15s %-15s %-18s %9llu %7u %10llu %7.1f  %-8s%s\n", j->run->entry,
 		j->machine->name, j->ctx->name, opt.events ? opt.events : j->run->events,
 		(unsigned long long)sum.states, sum.depth, (unsigned long long)sum.instructions,
 		sum.seconds, found ? property_name[worst.property] : "nothing",
 		wrong ? "  NOT AS DECLARED" : "");
-	if (found && (wrong || opt.verbose || first >= 0))
+	if (found)
 		describe(j, &worst, out);
 	return wrong;
 }
@@ -232,7 +234,7 @@ static int run_jobs(void)
 			jobs[i].done = true;
 			jobs[i].status = WIFEXITED(status) ? WEXITSTATUS(status) : 99;
 			if (jobs[i].status != 0 && jobs[i].status != 1 && jobs[i].status != 3)
-				fprintf(jobs[i].out, "%-8s %-15s %-15s %-12s DID NOT RUN\n",
+				fprintf(jobs[i].out, "%-8s %-15s %-15s %-18s DID NOT RUN\n",
 					jobs[i].run->entry, jobs[i].machine->name,
 					jobs[i].ctx->name, jobs[i].run->events ?: "");
 			running--;
@@ -478,7 +480,7 @@ int main(int argc, char **argv)
 	if (opt.ktap)
 		printf("KTAP version 1\n1..%d\n", nr_jobs);
 	else
-		printf("%-8s %-15s %-15s %-12s %9s %7s %10s %7s  %s\n", "entry", "machine",
+		printf("%-8s %-15s %-15s %-18s %9s %7s %10s %7s  %s\n", "entry", "machine",
 		       "context", "events", "states", "depth", "executed", "seconds", "found");
 	return run_jobs();
 }

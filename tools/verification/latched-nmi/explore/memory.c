@@ -105,15 +105,22 @@ int find_word(u64 addr)
 	return -2;
 }
 
-/* What within_cpu_entry() of arch/x86/kernel/hw_breakpoint.c refuses. */
+/*
+ * What within_cpu_entry() of arch/x86/kernel/hw_breakpoint.c refuses, with the fixes
+ * in front of the series.
+ */
 static const struct {
 	const char *symbol;
 	bool percpu;
-	u64 size;
+	u64 off, size;
 } refused[] = {
-	{ "cpu_tss_rw", true, 0x3000 }, { "cpu_tlbstate", true, 0x100 },
-	{ "cpu_dr7", true, 8 }, { "cea_exception_stacks", true, 8 },
-	{ "__per_cpu_offset", false, 0x10000 },
+	{ "cpu_tss_rw", true, 0, 0x3000 }, { "cpu_tlbstate", true, 0, 0x100 },
+	{ "cpu_dr7", true, 0, 8 }, { "cea_exception_stacks", true, 0, 8 },
+	{ "__per_cpu_offset", false, 0, 0x10000 },
+	{ "x86_spec_ctrl_current", true, 0, 8 }, { "x86_pred_cmd", false, 0, 8 },
+	/* call_depth and top_of_stack, together or as variables of their own */
+	{ "pcpu_hot", true, 16, 16 },
+	{ "__x86_call_depth", true, 0, 8 }, { "cpu_current_top_of_stack", true, 0, 8 },
 };
 
 static u64 refused_at[ARRAY_SIZE(refused)];
@@ -273,7 +280,10 @@ void memory_init(const struct image *im)
 
 	for (i = 0; i < (int)ARRAY_SIZE(refused); i++) {
 		refused_at[i] = 0;
-		if (sym_find(im->sym, refused[i].symbol, &refused_at[i]) && refused[i].percpu)
+		if (!sym_find(im->sym, refused[i].symbol, &refused_at[i]))
+			continue;
+		refused_at[i] += refused[i].off;
+		if (refused[i].percpu)
 			refused_at[i] += kernel_gs;
 	}
 	pin_stack_top();
