@@ -297,6 +297,9 @@ enum verdict case_steps(struct guest *g, const struct event *ev, int from, int t
 			note(g, "  deliver INT 2");
 			deliver(g, g->gate_nmi, g->ist_top[IST_REAL]);
 			continue;
+		case STEP_STEP:
+			gdb_step(&g->vm.gdb);
+			continue;
 		case STEP_C_STATE:
 			/* The gate first: an injected event is only pending. */
 			if (ev->step[i - 1].kind == STEP_NMI &&

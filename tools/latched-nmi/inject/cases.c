@@ -31,7 +31,7 @@ machine_keys[] = {
 	{ "mce-smp", MCE, offsetof(struct machine, mce_smp) }, { }
 }, context_keys[] = {
 	KEY(context, load), KEY(context, at), KEY(context, until), KEY(context, rsp),
-	KEY(context, rip), KEY(context, flags),
+	KEY(context, rip), KEY(context, rax), KEY(context, flags),
 	{ "spin", FLAG, offsetof(struct context, spin) },
 	{ "irqs-off", FLAG, offsetof(struct context, irqs_off) },
 	{ "watch", FLAG, offsetof(struct context, watch) },
@@ -218,6 +218,8 @@ static bool parse_injection(struct step *st, const char *w)
 		st->kind = STEP_DB;
 	else if (!strcmp(w, "int2"))
 		st->kind = STEP_INT2;
+	else if (!strcmp(w, "step"))
+		st->kind = STEP_STEP;
 	else if (!strcmp(w, "c-state"))
 		st->kind = STEP_C_STATE;
 	else

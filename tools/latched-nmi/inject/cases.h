@@ -14,6 +14,8 @@ enum step_kind {
 	STEP_DB,
 	STEP_INT2,
 	STEP_RUN,
+	/* One instruction. */
+	STEP_STEP,
 	/* On to the first C function: is the state what C relies on? */
 	STEP_C_STATE,
 	STEP_SWEEP,
@@ -65,7 +67,7 @@ struct context {
 	char *load;
 	char *at;
 	char *until;
-	char *rsp, *rip;
+	char *rsp, *rip, *rax;
 	/* Flags that are set beside those that are. */
 	char *flags;
 	bool spin;

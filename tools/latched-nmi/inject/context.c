@@ -214,6 +214,8 @@ static bool enter(struct guest *g, const struct context *ctx, const char *snap,
 	gdb_reg_set(&g->vm.gdb, R_EFLAGS, flags);
 	if (ctx->rip)
 		gdb_reg_set(&g->vm.gdb, R_RIP, sym_addr(g->ksym, ctx->rip));
+	if (ctx->rax)
+		gdb_reg_set(&g->vm.gdb, R_RAX, sym_addr(g->ksym, ctx->rax));
 	if (ctx->rsp)
 		gdb_reg_set(&g->vm.gdb, R_RSP, rsp_of(g, ctx->rsp));
 	g->ctx = ctx;

@@ -25,6 +25,9 @@
 #define MADV_DONTNEED		4
 #define SIGTRAP			5
 #define SA_RESTORER		0x04000000
+/* In struct ucontext. */
+#define UC_RIP			168
+#define UC_EFLAGS		176
 
 #define USER32_CS		0x23
 #define USER_DS			0x2b
@@ -119,10 +122,10 @@ load_pf:
 	movb	$1, (%rdi)
 	jmp	1b
 
-.macro CATCH_SIGTRAP
+.macro CATCH_SIGTRAP action=sigaction
 	movl	$SYS_rt_sigaction, %eax
 	movl	$SIGTRAP, %edi
-	leaq	sigaction(%rip), %rsi
+	leaq	\action(%rip), %rsi
 	xorl	%edx, %edx
 	movl	$8, %r10d
 	syscall
@@ -148,6 +151,28 @@ load_db:
 	nop
 	jmp	1b
 
+/* With TF to where RAX says: #DB comes before the fetch there fails. */
+	.globl	load_far, far_begin
+load_far:
+	leaq	stack_top(%rip), %rsp
+	CATCH_SIGTRAP sigaction_far
+	FILL_REGS
+	/* One signal before, so that its pages are there. */
+	pushfq
+	orl	$0x100, (%rsp)
+	popfq
+	nop
+far_begin:
+	pushfq
+	orl	$0x100, (%rsp)
+	popfq
+	jmp	*%rax
+
+/* Back to far_begin, without TF. */
+handler_far:
+	leaq	far_begin(%rip), %rax
+	movq	%rax, UC_RIP(%rdx)
+	andl	$~0x100, UC_EFLAGS(%rdx)
 handler:
 	ret
 restorer:
@@ -344,6 +369,11 @@ one:	.ascii	"1"
 	.balign	8
 sigaction:
 	.quad	handler
+	.quad	SA_RESTORER
+	.quad	restorer
+	.quad	0
+sigaction_far:
+	.quad	handler_far
 	.quad	SA_RESTORER
 	.quad	restorer
 	.quad	0

@@ -38,11 +38,19 @@ struct cases {
 	struct try {
 		const struct context *ctx;
 		const struct event *ev;
+		struct plan *plan;
+		/* For each byte of entry text: is it executed in some of these cases? */
+		bool *executed;
 	} c[MAX_CASES];
 	int nr;
-	/* All have been run once. */
-	bool complete;
+	/* The same of all cases and the self-check, once all have been run; or NULL. */
+	bool *executed;
 };
+
+static size_t text_len(const struct guest *g)
+{
+	return g->text[0].end - g->text[0].begin;
+}
 
 static struct change *add(struct guest *g, struct changes *all, const cs_insn *insn,
 			  const char *what)
@@ -200,42 +208,93 @@ static void find_cases(struct guest *g, struct cases *all)
 	}
 }
 
-/* What has noticed a change comes first for the next one, which is often beside it. */
-static int run_cases(struct guest *g, struct cases *all, char *first, size_t len)
+/*
+ * The instructions of entry text that QEMU has translated since its log was @from bytes
+ * long go to @executed. Return: how long it is now.
+ */
+static long read_log(const struct guest *g, long from, bool *executed)
 {
+	const u64 begin = g->text[0].begin, end = g->text[0].end;
+	FILE *log = fopen(g->vm.log, "r");
+	char line[256];
+
+	if (!log)
+		die("%s: %s", g->vm.log, strerror(errno));
+	fseek(log, from, SEEK_SET);
+	while (fgets(line, sizeof(line), log)) {
+		u64 addr = strncmp(line, "0x", 2) ? 0 : strtoull(line, NULL, 16);
+
+		if (addr >= begin && addr < end)
+			executed[addr - begin] = true;
+	}
+	from = ftell(log);
+	fclose(log);
+	return from;
+}
+
+/* Those that execute what is changed are the ones to notice. */
+enum which { EXECUTES_SOME, EXECUTES_ALL, OTHERS };
+
+/*
+ * What has noticed a change comes first for the next one, which is often beside it.
+ * Return: the number of cases that were run, up to the one that noticed.
+ */
+static int run_cases(struct guest *g, struct cases *all, enum which which, char *first,
+		     size_t len)
+{
+	const struct patch *p = g->patch;
 	int i, cases = 0;
 
 	for (i = 0; i < all->nr && !first[0]; i++) {
 		const struct try try = all->c[i];
 
-		cases += sweep_first(g, try.ctx, try.ev, first, len);
+		if (try.executed[p->addr - g->text[0].begin] == (which == OTHERS))
+			continue;
+		if (which == EXECUTES_SOME)
+			cases += sweep_telling(g, try.ctx, try.plan, p->addr,
+					       p->addr + p->len, first, len);
+		else
+			cases += sweep_first(g, try.ctx, try.ev, first, len);
 		if (!first[0])
 			continue;
 		memmove(&all->c[1], &all->c[0], i * sizeof(try));
 		all->c[0] = try;
 	}
-	if (!first[0])
-		all->complete = true;
 	return cases;
 }
 
 /*
- * Has QEMU translated @insn? If not after all cases have run, it is executed in none of
- * them, nor in the self-check.
+ * Plan all cases, and run some of each kind, with nothing changed, which have to pass. A
+ * snapshot is loaded before each kind, so that QEMU translates anew what is executed.
  */
-static bool is_translated(const struct guest *g, u64 insn)
+static void plan_cases(struct guest *g, struct cases *all)
 {
-	char line[256], begin[32];
-	bool found = false;
-	FILE *log = fopen(g->vm.log, "r");
+	bool *before = xalloc(text_len(g));
+	long log = read_log(g, 0, before);
+	char first[600] = "";
+	int i;
 
-	if (!log)
-		die("%s: %s", g->vm.log, strerror(errno));
-	snprintf(begin, sizeof(begin), "0x%llx:", (unsigned long long)insn);
-	while (!found && fgets(line, sizeof(line), log))
-		found = !strncmp(line, begin, strlen(begin));
-	fclose(log);
-	return found;
+	for (i = 0; i < all->nr; i++) {
+		struct try *try = &all->c[i];
+
+		try->plan = sweep_plan(g, try->ctx, try->ev);
+		sweep_telling(g, try->ctx, try->plan, 0, 0, first, sizeof(first));
+		if (first[0])
+			die("%s: nothing was changed, and it fails: %s", g->machine->name, first);
+		try->executed = xalloc(text_len(g));
+		log = read_log(g, log, try->executed);
+	}
+	free(before);
+}
+
+/* All cases have been run: what QEMU has translated by now is what is executed. */
+static void complete(struct guest *g, struct cases *all)
+{
+	if (all->executed)
+		return;
+	all->executed = xalloc(text_len(g));
+	read_log(g, 0, all->executed);
+	free(vm_hmp(&g->vm, "log none"));
 }
 
 /* Does the kernel take another entry, or not boot on, with the patch in force? */
@@ -277,7 +336,7 @@ static const char *equivalent(const struct guest *g, const struct change *c)
 
 /*
  * The changes that are to be tried. A sample is the same whatever the number of workers
- * is; to run everything on what nothing can find is not for a sample.
+ * is, and without what nothing can find.
  */
 static bool is_wanted(const struct guest *g, const struct mutate_wish *wish,
 		      const struct changes *all, int i)
@@ -287,7 +346,7 @@ static bool is_wanted(const struct guest *g, const struct mutate_wish *wish,
 
 	/* Another machine may find what the first did not, or have other instructions. */
 	if (before)
-		return !before->first[0];
+		return !before->first[0] && !equivalent(g, c);
 	if (wish->names)
 		return list_has(wish->names, c->name);
 	if (wish->before && wish->before->nr && wish->sample > 1)
@@ -295,18 +354,25 @@ static bool is_wanted(const struct guest *g, const struct mutate_wish *wish,
 	return wish->sample == 1 || (!(i % wish->sample) && !equivalent(g, c));
 }
 
-static void try_change(struct guest *g, const struct change *c, struct cases *all, FILE *out)
+static void try_change(struct guest *g, const struct change *c, struct cases *all,
+		       bool thorough, FILE *out)
 {
 	const char *why = equivalent(g, c);
 	bool self_check = false;
 	char first[600] = "";
 	int cases = 0;
 
-	if (!all->complete || is_translated(g, c->patch.addr)) {
+	if (!all->executed || all->executed[c->patch.addr - g->text[0].begin]) {
 		g->patch = &c->patch;
 		g->nr_patch = 1;
 		self_check = self_check_notices(g);
-		cases = run_cases(g, all, first, sizeof(first));
+		cases = run_cases(g, all, EXECUTES_SOME, first, sizeof(first));
+		if (thorough || !why) {
+			cases += run_cases(g, all, EXECUTES_ALL, first, sizeof(first));
+			cases += run_cases(g, all, OTHERS, first, sizeof(first));
+			if (!first[0])
+				complete(g, all);
+		}
 		g->nr_patch = 0;
 	}
 	write_change(out, g, c->name, cases, c->text, why ?: "", self_check, first);
@@ -325,6 +391,7 @@ void mutate_run(struct guest *g, const struct mutate_wish *wish, FILE *out)
 	find_cases(g, &cases);
 	if (self_check_notices(g))
 		die("%s: the self-check fails, and nothing was changed", g->machine->name);
+	plan_cases(g, &cases);
 	find_changes(g, &all);
 	for (i = 0; i < all.nr; i++)
 		n += is_wanted(g, wish, &all, i);
@@ -334,7 +401,7 @@ void mutate_run(struct guest *g, const struct mutate_wish *wish, FILE *out)
 		const struct change *c = &all.c[i];
 
 		if (is_wanted(g, wish, &all, i) && n++ % wish->workers == wish->worker)
-			try_change(g, c, &cases, out);
+			try_change(g, c, &cases, wish->names, out);
 	}
 	free(all.c);
 }

@@ -28,6 +28,8 @@ struct sweep {
 	/* End at the first failure: enough for a mutant. */
 	bool first;
 	bool done;
+	/* Note what the cases are, and run none. */
+	bool plan;
 };
 
 static struct outcome *new_outcome(struct sweep *sw, const char *label,
@@ -126,8 +128,12 @@ static void explore(struct guest *g, struct sweep *sw, int at, int depth,
 	while (at < ev->nr && ev->step[at].kind != STEP_SWEEP)
 		at++;
 	if (at == ev->nr) {
-		if (!sw->at || !strcmp(sw->at, *head ? head : "once"))
-			one_case(g, sw, *head ? head : "once", spot);
+		if (!*head)
+			head = "once";
+		if (sw->plan)
+			new_outcome(sw, head, spot);
+		else if (!sw->at || !strcmp(sw->at, head))
+			one_case(g, sw, head, spot);
 		return;
 	}
 
@@ -376,35 +382,110 @@ static bool enter_mutated(struct guest *g, const struct context *ctx)
 	return true;
 }
 
+static bool is_many(const struct context *ctx)
+{
+	return ctx->until || ctx->watch;
+}
+
+/* The last outcome of @sw as a sentence, if it is a failure. */
+static bool describe_failure(struct guest *g, const struct sweep *sw, char *first, size_t len)
+{
+	const struct outcome *last = sw->nr ? &sw->out[sw->nr - 1] : NULL;
+	char name[200];
+
+	if (!last || last->v == V_OK)
+		return false;
+	context_name(g, name, sizeof(name));
+	snprintf(first, len, "%s/%s at %s: %s %s", name, sw->ev->name, last->label,
+		 verdict_name[last->v], last->detail);
+	return true;
+}
+
+struct plan {
+	struct sweep sw;
+};
+
+/* The first instruction of a context, for the cases of a mutant. */
+static void enter_first(struct guest *g, const struct context *ctx)
+{
+	struct path p = { 0 };
+	char why[160];
+
+	g->slot = 0;
+	if (!(is_many(ctx) ? context_enter(g, ctx, why, sizeof(why)) : enter_mutated(g, ctx)))
+		die("context %s is not reached", ctx->name);
+	if (is_many(ctx)) {
+		path_learn(g, &p);
+		path_free(&p);
+	}
+}
+
+struct plan *sweep_plan(struct guest *g, const struct context *ctx, const struct event *ev)
+{
+	struct plan *plan = xalloc(sizeof(*plan));
+
+	plan->sw = (struct sweep){ .ev = ev, .plan = true };
+	enter_first(g, ctx);
+	run_event(g, &plan->sw);
+	return plan;
+}
+
+/* Some cases of a plan, and those in which @begin to @end is hit. */
+static bool is_telling(const struct plan *plan, int i, u64 begin, u64 end)
+{
+	int k;
+
+	if (!(i % (plan->sw.nr / 6 + 1)) || i == plan->sw.nr - 1)
+		return true;
+	for (k = 0; k < MAX_SWEEPS; k++) {
+		const u64 addr = plan->sw.out[i].spot[k].addr;
+
+		if (addr >= begin && addr <= end)
+			return true;
+	}
+	return false;
+}
+
+int sweep_telling(struct guest *g, const struct context *ctx, const struct plan *plan,
+		  u64 begin, u64 end, char *first, size_t len)
+{
+	struct sweep sw = { .ev = plan->sw.ev, .first = true };
+	int i;
+
+	enter_first(g, ctx);
+	for (i = 0; i < plan->sw.nr && !sw.done; i++) {
+		if (is_telling(plan, i, begin, end))
+			one_case(g, &sw, plan->sw.out[i].label, plan->sw.out[i].spot);
+		/* With the change the entry may take another way. */
+		if (sw.done && sw.out[sw.nr - 1].v == V_UNREACHED)
+			sw.done = false;
+	}
+	if (sw.done)
+		describe_failure(g, &sw, first, len);
+	i = sw.nr;
+	drop_outcomes(&sw);
+	free(sw.out);
+	return i;
+}
+
 int sweep_first(struct guest *g, const struct context *ctx, const struct event *ev,
 		char *first, size_t len)
 {
-	bool many = ctx->until || ctx->watch;
+	const bool many = is_many(ctx);
 	struct sweep sw = { .ev = ev, .first = true };
-	char name[200], why[160];
 	int tried = 0;
 
-	g->slot = 0;
-	if (many ? !context_enter(g, ctx, why, sizeof(why)) : !enter_mutated(g, ctx))
-		die("context %s is not reached", ctx->name);
+	enter_first(g, ctx);
 	do {
-		const struct outcome *last;
-
-		if (many) {
+		if (tried) {
 			struct path p = { 0 };
 
 			path_learn(g, &p);
 			path_free(&p);
 		}
-		context_name(g, name, sizeof(name));
 		run_event(g, &sw);
 		tried += sw.nr;
-		last = sw.nr ? &sw.out[sw.nr - 1] : NULL;
-		if (last && last->v != V_OK) {
-			sw.done = true;
-			snprintf(first, len, "%s/%s at %s: %s %s", name, ev->name,
-				 last->label, verdict_name[last->v], last->detail);
-		}
+		sw.done = describe_failure(g, &sw, first, len);
 		drop_outcomes(&sw);
 	} while (!sw.done && many && context_next(g));
 	free(sw.out);

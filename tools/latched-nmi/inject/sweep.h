@@ -25,6 +25,19 @@ void sweep_event(struct guest *g, const struct context *ctx, const char *instanc
 		 const struct event *ev, FILE *out);
 
 /*
+ * The cases of @ev at the first instruction of @ctx, on a guest that has no patch in force.
+ */
+struct plan *sweep_plan(struct guest *g, const struct context *ctx, const struct event *ev);
+
+/*
+ * Run those cases of @plan, in the @ctx it was made in, that tell most of a change between
+ * @begin and @end, up to the first failure, which goes to @first.  Returns the number of
+ * cases that were run.
+ */
+int sweep_telling(struct guest *g, const struct context *ctx, const struct plan *plan,
+		  u64 begin, u64 end, char *first, size_t len);
+
+/*
  * Run @ev in @ctx up to the first failure, which goes to @first.  Returns the
  * number of cases that were run.
  */
