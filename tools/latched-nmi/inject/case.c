@@ -190,7 +190,11 @@ static enum verdict c_state(struct guest *g, char *detail, size_t len)
 	} flags[] = { { 0x400, "DF" }, { 0x40000, "AC" }, { 0x200, "IF" } };
 	static const enum reg cleared[] = {
 		R_RSI, R_RBP, R_R8, R_R9, R_R10, R_R11, R_R12, R_R13,
+		/* The entry from kernel mode keeps what it has saved in these. */
+		R_RBX, R_R14, R_R15,
 	};
+	const bool user = reg_get(&g->s0, R_CS) & 3;
+	const size_t nr_cleared = ARRAY_SIZE(cleared) - (user ? 0 : 3);
 	u64 irq_stat = sym_addr(g->ksym, "irq_stat"), orig_ax;
 	struct regs r;
 	size_t i;
@@ -209,12 +213,17 @@ static enum verdict c_state(struct guest *g, char *detail, size_t len)
 			return V_STATE;
 		}
 	}
-	for (i = 0; i < ARRAY_SIZE(cleared); i++) {
+	for (i = 0; i < nr_cleared; i++) {
 		if (reg_get(&r, cleared[i])) {
 			snprintf(detail, len, "C is entered with register %d not cleared",
 				 cleared[i]);
 			return V_STATE;
 		}
+	}
+	/* The entry may use RCX. */
+	if (reg_get(&r, R_RCX) && reg_get(&r, R_RCX) == reg_get(&g->s0, R_RCX)) {
+		snprintf(detail, len, "C is entered with RCX of the interrupted context");
+		return V_STATE;
 	}
 	/* The first argument is pt_regs: no system call that could be restarted. */
 	orig_ax = guest_u64(g, vm_translate(&g->vm, reg_get(&r, R_RDI) + ORIG_AX));
