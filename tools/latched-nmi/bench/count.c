@@ -535,7 +535,7 @@ int main(int argc, char **argv)
 	    !opt.guest.init || !opt.cases || !opt.machines)
 		die("--kernel, --vmlinux, --initrd, --init, --cases and --machines are needed");
 	verbose = opt.steps;
-	cfg_load(&cfg, opt.machines, opt.cases);
+	cfg_load(&cfg, opt.machines, opt.cases, NULL);
 	cfg_check_list(&cfg, "machine", opt.machine, "--machine");
 	cfg_check_list(&cfg, "entry", opt.entry, "--entry");
 	if (opt.rows)

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * The case table: "kind name" lines, each followed by indented "key value"
+ * The tables: "kind name" lines, each followed by indented "key value"
  * lines; see the head of cases.cfg.
  */
 #include <ctype.h>
@@ -373,20 +373,20 @@ static void check(const struct config *cfg, const char *path)
 		const struct equivalent *eq = &cfg->equivalent[i];
 
 		if (!eq->at || !eq->insn || !eq->why)
-			die("%s: equivalent %s: at, insn and why are needed", path, eq->name);
+			die("equivalent %s: at, insn and why are needed", eq->name);
 	}
 	for (i = 0; i < cfg->nr_mutant; i++) {
 		const struct mutant *mu = &cfg->mutant[i];
 		char *cases = xstrdup(mu->cases), *w, *save;
 
-		cfg_check_list(cfg, "machine", mu->machine, path);
+		cfg_check_list(cfg, "machine", mu->machine, mu->name);
 		for (w = strtok_r(cases, ",", &save); w; w = strtok_r(NULL, ",", &save)) {
 			char *ev = strchrnul(w, '/');
 
 			if (*ev)
 				*ev++ = 0;
-			cfg_check_list(cfg, "context", w, path);
-			cfg_check_list(cfg, "event", ev, path);
+			cfg_check_list(cfg, "context", w, mu->name);
+			cfg_check_list(cfg, "event", ev, mu->name);
 		}
 		free(cases);
 	}
@@ -470,11 +470,14 @@ void cfg_stand_in(struct config *cfg, const char *suite, const char *wanted)
 	}
 }
 
-void cfg_load(struct config *cfg, const char *machines, const char *cases)
+void cfg_load(struct config *cfg, const char *machines, const char *cases,
+	      const char *mutants)
 {
 	memset(cfg, 0, sizeof(*cfg));
 	load(cfg, machines);
 	drop_machines(cfg);
 	load(cfg, cases);
+	if (mutants)
+		load(cfg, mutants);
 	check(cfg, cases);
 }

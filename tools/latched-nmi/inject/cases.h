@@ -4,7 +4,7 @@
 
 #include "util.h"
 
-/* The case table, cases.cfg; its head describes the language. */
+/* The case table, cases.cfg, whose head describes the language, and mutants.cfg. */
 
 enum step_kind {
 	STEP_NMI,
@@ -145,7 +145,8 @@ struct config {
  * Both tables, of machines and of cases.  Dies with file and line if they make no
  * sense.  Only machines that QEMU emulates are taken.
  */
-void cfg_load(struct config *cfg, const char *machines, const char *cases);
+void cfg_load(struct config *cfg, const char *machines, const char *cases,
+	      const char *mutants);
 
 /* What the machines of the list @wanted do that @suite leaves out: see "like". */
 void cfg_stand_in(struct config *cfg, const char *suite, const char *wanted);

@@ -847,7 +847,8 @@ int main(int argc, char **argv)
 		opt.guest.init = beside("inject-init");
 	again = getenv("AGAIN_FIXES") ?: argv[0];
 	signal(SIGPIPE, SIG_IGN);
-	cfg_load(&cfg, opt.machines ?: beside("machines"), opt.cases ?: beside("cases.cfg"));
+	cfg_load(&cfg, opt.machines ?: beside("machines"), opt.cases ?: beside("cases.cfg"),
+		 NULL);
 	cfg_check_list(&cfg, "entry", opt.entry, "--entry");
 	snprintf(dir, sizeof(dir), "%s/fixes.XXXXXX", getenv("TMPDIR") ? getenv("TMPDIR") : "/tmp");
 	if (!mkdtemp(dir))

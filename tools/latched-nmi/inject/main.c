@@ -408,7 +408,8 @@ int main(int argc, char **argv)
 	options_parse(options, ARRAY_SIZE(options), doc, &opt, argc, argv);
 	if (!opt.guest.init)
 		opt.guest.init = beside("inject-init");
-	cfg_load(&cfg, opt.machines ?: beside("machines"), opt.cases ?: beside("cases.cfg"));
+	cfg_load(&cfg, opt.machines ?: beside("machines"), opt.cases ?: beside("cases.cfg"),
+		 beside("mutants.cfg"));
 	if (opt.list) {
 		list_names(&cfg);
 		return 0;

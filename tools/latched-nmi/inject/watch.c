@@ -575,7 +575,8 @@ int main(int argc, char **argv)
 		opt.guest.init = beside("inject-init");
 	again = getenv("AGAIN_WATCH") ?: argv[0];
 	signal(SIGPIPE, SIG_IGN);
-	cfg_load(&cfg, opt.machines ?: beside("machines"), opt.cases ?: beside("cases.cfg"));
+	cfg_load(&cfg, opt.machines ?: beside("machines"), opt.cases ?: beside("cases.cfg"),
+		 NULL);
 	snprintf(dir, sizeof(dir), "%s/watch.XXXXXX", getenv("TMPDIR") ? getenv("TMPDIR") : "/tmp");
 	if (!mkdtemp(dir))
 		die("%s: %s", dir, strerror(errno));

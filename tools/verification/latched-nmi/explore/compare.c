@@ -154,7 +154,7 @@ static int compare_results(const char *vmlinux, const char *features,
 		die("%s: cannot open", results);
 	if (!case_table || !guests)
 		die("--compare goes with --cases and --guests");
-	cfg_load(&cases, guests, case_table);
+	cfg_load(&cases, guests, case_table, NULL);
 	printf("%-44s %6s %6s %6s %6s\n", "entry machine context/event", "points", "lost",
 	       "here", "differ");
 	while (fgets(line, sizeof(line), in)) {
