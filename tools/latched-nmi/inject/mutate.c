@@ -388,15 +388,18 @@ void mutate_run(struct guest *g, const struct mutate_wish *wish, FILE *out)
 	struct cases cases = { 0 };
 	int i, n = 0;
 
-	find_cases(g, &cases);
-	if (self_check_notices(g))
-		die("%s: the self-check fails, and nothing was changed", g->machine->name);
-	plan_cases(g, &cases);
 	find_changes(g, &all);
 	for (i = 0; i < all.nr; i++)
 		n += is_wanted(g, wish, &all, i);
 	/* The share of this worker. */
-	progress_more((n - wish->worker + wish->workers - 1) / wish->workers);
+	n = (n - wish->worker + wish->workers - 1) / wish->workers;
+	if (!n)
+		return;
+	progress_more(n);
+	find_cases(g, &cases);
+	if (self_check_notices(g))
+		die("%s: the self-check fails, and nothing was changed", g->machine->name);
+	plan_cases(g, &cases);
 	for (i = 0, n = 0; i < all.nr; i++) {
 		const struct change *c = &all.c[i];
 
