@@ -103,7 +103,8 @@
  *     nest_count and RIP ranges decide.
  * L5  Up to where it sets nest_count, the prologue changes nothing but RFLAGS,
  *     and its decision is a function of the REAL frame and the state. So it can
- *     be taken again from the start (H2). A first NMI sets nest_count before it
+ *     be taken again from the start (H2). A nested one adds to the latch last, and
+ *     #MC at its IRET finds that done. A first NMI sets nest_count before it
  *     copies the frame: from there on CF == 0 tells that it is the first, and
  *     that the copy is still to be done. Nothing up to latched_nmi_handler depends
  *     on AC or DF, so that CLAC and CLD can wait. They are not needed at
@@ -113,9 +114,10 @@
  *     part of pt_regs. The entry does not write it between "copied" and IRET,
  *     so what paranoid_entry or a handler changes there takes effect (H5).
  * L7  The latch is taken, that is cleared, before the run of the handlers that
- *     serves it. The first run needs no take: the latch is 0 at rest. A restart
- *     does: what nested in an #MC in the epilogue is in the latch. So a complete
- *     run begins after the arrival of each nested NMI.
+ *     serves it. The first run does without: the latch is 0 at rest, and what
+ *     nests in an #MC in the prologue gets a run of its own. A restart takes what
+ *     nested after the handlers had run. So a complete run begins after the
+ *     arrival of each nested NMI.
  * L8  Nothing in the epilogue but a real NMI and #MC can come in between: it
  *     touches the cpu entry area only, where no watchpoint is allowed, and
  *     returns to kernel mode, which cannot fault. It is restartable: a real

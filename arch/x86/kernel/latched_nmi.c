@@ -441,17 +441,19 @@ bool __init latched_nmi_enabled(void)
  * The self-check sends this CPU an NMI, unmasks NMIs in its handler as a fault
  * would, sends a second one there, and wants it latched and served afterwards. If
  * the second one overwrites the frame of the first, the frame is put back. Whether
- * the second one came at all, the REAL frame tells, whose RIP is cleared before.
+ * an NMI has arrived the REAL frame tells, whose RIP is cleared before.
  */
 static struct {
 	unsigned int	runs;
 	bool		on_stack;
+	bool		arrived;
 	bool		latched;
 	bool		overwritten;
 } latched_nmi_check __initdata;
 
-static void __init latched_nmi_send(void)
+static void __init latched_nmi_send(struct latched_nmi_top *top)
 {
+	WRITE_ONCE(top->frame.ip, 0);
 	apic->send_IPI_mask(cpumask_of(smp_processor_id()), NMI_VECTOR);
 }
 
@@ -470,15 +472,15 @@ static int __init latched_nmi_check_handler(unsigned int type, struct pt_regs *r
 		return NMI_HANDLED;
 
 	latched_nmi_copy(&frame, latched);
-	WRITE_ONCE(top->frame.ip, 0);
 	iret_to_self();
-	latched_nmi_send();
+	latched_nmi_send(top);
 	do {
 		udelay(1);
-		latched_nmi_check.latched = READ_ONCE(top->state.latch);
-		latched_nmi_check.overwritten = READ_ONCE(latched->ip) != frame.ip ||
-						READ_ONCE(latched->sp) != frame.sp;
-	} while (!latched_nmi_check.latched && !latched_nmi_check.overwritten && --timeout_us);
+		latched_nmi_check.arrived = READ_ONCE(top->frame.ip);
+	} while (!latched_nmi_check.arrived && --timeout_us);
+	latched_nmi_check.latched = READ_ONCE(top->state.latch);
+	latched_nmi_check.overwritten = READ_ONCE(latched->ip) != frame.ip ||
+					READ_ONCE(latched->sp) != frame.sp;
 	latched_nmi_copy(latched, &frame);
 
 	return NMI_HANDLED;
@@ -491,34 +493,38 @@ static int __init latched_nmi_check_handler(unsigned int type, struct pt_regs *r
  */
 static const char * __init latched_nmi_self_check(const char **note)
 {
-	const struct latched_nmi_top *top = latched_nmi_top_of(NMI);
-	unsigned int timeout_us = USEC_PER_SEC;
+	struct latched_nmi_top *top = latched_nmi_top_of(NMI);
+	unsigned int runs, timeout_us = USEC_PER_SEC;
+	bool arrived;
 
-	latched_nmi_send();
+	latched_nmi_send(top);
 	while (READ_ONCE(latched_nmi_check.runs) < 2 && --timeout_us)
 		udelay(1);
+	/* In this order: one that arrives in between is in both, or only in runs. */
+	arrived = READ_ONCE(top->frame.ip);
+	runs = READ_ONCE(latched_nmi_check.runs);
 
-	if (!latched_nmi_check.runs) {
-		*note = "not checked: an NMI that was sent did not arrive";
-		return NULL;
-	}
-	if (!latched_nmi_check.on_stack)
+	if (arrived && !runs)
+		return "an NMI did not reach its handlers";
+	if (runs && !latched_nmi_check.on_stack)
 		return "an NMI did not run on the latched stack";
 	if (latched_nmi_check.overwritten)
 		return "a nested NMI was not latched";
-	if (latched_nmi_check.runs < 2 && !READ_ONCE(top->frame.ip)) {
-		*note = "not checked: an NMI that was sent in a handler did not arrive";
-		return NULL;
-	}
-	if (latched_nmi_check.runs < 2)
-		return latched_nmi_check.latched ? "a latched NMI was not served" :
-						   "a nested NMI was lost";
+	if (latched_nmi_check.arrived && !latched_nmi_check.latched)
+		return "a nested NMI was lost";
+	if (latched_nmi_check.latched && runs < 2)
+		return "a latched NMI was not served";
 	if (top->state.nest_count || top->state.latch)
 		return "the state at rest is not 0";
 
-	*note = latched_nmi_check.latched ?
-		"self-check passed: 2 handler runs, one for a nested NMI" :
-		"not checked: an NMI that was sent in a handler arrived after it";
+	if (!runs)
+		*note = "not checked: an NMI that was sent did not arrive";
+	else if (latched_nmi_check.latched)
+		*note = "self-check passed: 2 handler runs, one for a nested NMI";
+	else if (runs < 2)
+		*note = "not checked: an NMI that was sent in a handler did not arrive";
+	else
+		*note = "not checked: an NMI that was sent in a handler arrived after it";
 	return NULL;
 }
 
