@@ -225,7 +225,12 @@ static enum verdict c_state(struct guest *g, char *detail, size_t len)
 		snprintf(detail, len, "C is entered with RCX of the interrupted context");
 		return V_STATE;
 	}
-	/* The first argument is pt_regs: no system call that could be restarted. */
+	/* The first argument is pt_regs, in its place: no system call that could be restarted. */
+	if (reg_get(&r, R_RDI) != g->nmi_regs) {
+		snprintf(detail, len, "C is entered with pt_regs at 0x%llx, not 0x%llx",
+			 (unsigned long long)reg_get(&r, R_RDI), (unsigned long long)g->nmi_regs);
+		return V_STATE;
+	}
 	orig_ax = guest_u64(g, vm_translate(&g->vm, reg_get(&r, R_RDI) + ORIG_AX));
 	if (orig_ax != ~0ULL) {
 		snprintf(detail, len, "C is entered with orig_ax 0x%llx",

@@ -276,6 +276,7 @@ bool context_reenter(struct guest *g, const struct context *ctx, bool *known)
 		k->s0 = g->s0;
 		memcpy(k->s0_dr, g->s0_dr, sizeof(k->s0_dr));
 		k->nr_ret = 0;
+		k->nmi_regs = 0;
 		g->nr_kept++;
 		return true;
 	}
@@ -287,6 +288,7 @@ bool context_reenter(struct guest *g, const struct context *ctx, bool *known)
 	g->s0_rsp = reg_get(&g->s0, R_RSP);
 	memcpy(g->ret, k->ret, sizeof(g->ret));
 	g->nr_ret = k->nr_ret;
+	g->nmi_regs = k->nmi_regs;
 	memcpy(g->snap, snap, sizeof(snap));
 	gdb_bp_set(&g->vm.gdb, g->s0_rip);
 	guest_restore(g);
@@ -302,6 +304,7 @@ void context_keep_returns(struct guest *g)
 			continue;
 		memcpy(k->ret, g->ret, sizeof(k->ret));
 		k->nr_ret = g->nr_ret;
+		k->nmi_regs = g->nmi_regs;
 	}
 }
 

@@ -49,6 +49,7 @@ struct kept {
 	char s0_dr[256];
 	u64 ret[MAX_RET];
 	int nr_ret;
+	u64 nmi_regs;
 };
 
 struct range {
@@ -99,6 +100,8 @@ struct guest {
 	/* Where C functions return to entry text, as traced. */
 	u64 ret[MAX_RET];
 	int nr_ret;
+	/* Where pt_regs of a plain NMI is, as traced. */
+	u64 nmi_regs;
 
 	const struct patch *patch;
 	int nr_patch;

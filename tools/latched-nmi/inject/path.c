@@ -123,6 +123,8 @@ bool path_trace(struct guest *g, const struct step *st, enum step_kind before,
 		}
 		if (st->sweep == SWEEP_STUB)
 			return true;
+		if (before == STEP_NMI && !g->nmi_regs)
+			g->nmi_regs = reg_get(&r, R_RDI);
 		if (!run_over_c(g, &r))
 			return false;
 	}
@@ -145,6 +147,7 @@ bool path_learn(struct guest *g, struct path *p)
 	bool ok;
 
 	g->nr_ret = 0;
+	g->nmi_regs = 0;
 	vm_inject_nmi(&g->vm);
 	ok = path_trace(g, &all, STEP_NMI, p);
 	guest_restore(g);
