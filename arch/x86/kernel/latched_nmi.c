@@ -500,7 +500,7 @@ static const char * __init latched_nmi_self_check(const char **note)
 	latched_nmi_send(top);
 	while (READ_ONCE(latched_nmi_check.runs) < 2 && --timeout_us)
 		udelay(1);
-	/* In this order: one that arrives in between is in both, or only in runs. */
+	/* In this order: of an NMI that arrives in between, runs tells. */
 	arrived = READ_ONCE(top->frame.ip);
 	runs = READ_ONCE(latched_nmi_check.runs);
 

@@ -188,13 +188,16 @@ static enum verdict c_state(struct guest *g, char *detail, size_t len)
 		u64 bit;
 		const char *name;
 	} flags[] = { { 0x400, "DF" }, { 0x40000, "AC" }, { 0x200, "IF" } };
-	static const enum reg cleared[] = {
-		R_RSI, R_RBP, R_R8, R_R9, R_R10, R_R11, R_R12, R_R13,
-		/* The entry from kernel mode keeps what it has saved in these. */
-		R_RBX, R_R14, R_R15,
+	static const struct {
+		enum reg reg;
+		/* The entry from kernel mode keeps there what it has saved. */
+		bool only_from_user;
+	} cleared[] = {
+		{ R_RSI, false }, { R_RBP, false }, { R_R8, false }, { R_R9, false },
+		{ R_R10, false }, { R_R11, false }, { R_R12, false }, { R_R13, false },
+		{ R_RBX, true }, { R_R14, true }, { R_R15, true },
 	};
-	const bool user = reg_get(&g->s0, R_CS) & 3;
-	const size_t nr_cleared = ARRAY_SIZE(cleared) - (user ? 0 : 3);
+	const bool from_user = reg_get(&g->s0, R_CS) & 3;
 	u64 irq_stat = sym_addr(g->ksym, "irq_stat"), orig_ax;
 	struct regs r;
 	size_t i;
@@ -213,10 +216,12 @@ static enum verdict c_state(struct guest *g, char *detail, size_t len)
 			return V_STATE;
 		}
 	}
-	for (i = 0; i < nr_cleared; i++) {
-		if (reg_get(&r, cleared[i])) {
+	for (i = 0; i < ARRAY_SIZE(cleared); i++) {
+		if (cleared[i].only_from_user && !from_user)
+			continue;
+		if (reg_get(&r, cleared[i].reg)) {
 			snprintf(detail, len, "C is entered with register %d not cleared",
-				 cleared[i]);
+				 cleared[i].reg);
 			return V_STATE;
 		}
 	}
