@@ -29,14 +29,14 @@ active proctype cpu()
 	do
 	EVENT_OPTIONS
 
-	:: d_step { INSN(F_SAVE, HANDLER, "save registers");
+	:: d_step { STEP(F_SAVE, HANDLER, "save registers");
 		PUSH(rdx); rdx = SCRATCH; df = 0; rip = F_BEGIN }
-	:: d_step { INSN(F_BEGIN, HANDLER, "exc_nmi() begins"); HANDLER_BEGINS; rip = F_BODY }
+	:: d_step { STEP(F_BEGIN, HANDLER, "exc_nmi() begins"); HANDLER_BEGINS; rip = F_BODY }
 	MAY_FAULT(F_BODY, HANDLER)
-	:: d_step { INSN(F_BODY, HANDLER, "exc_nmi() runs"); rip = F_END }
-	:: d_step { INSN(F_END, HANDLER, "exc_nmi() ends"); HANDLER_ENDS; rip = F_RESTORE }
-	:: d_step { INSN(F_RESTORE, HANDLER, "restore registers"); POP(rdx); rip = F_ERETS }
-	:: d_step { INSN(F_ERETS, HANDLER, "erets or eretu"); needed[ON_REAL] = 0; iret() }
+	:: d_step { STEP(F_BODY, HANDLER, "exc_nmi() runs"); rip = F_END }
+	:: d_step { STEP(F_END, HANDLER, "exc_nmi() ends"); HANDLER_ENDS; rip = F_RESTORE }
+	:: d_step { STEP(F_RESTORE, HANDLER, "restore registers"); POP(rdx); rip = F_ERETS }
+	:: d_step { STEP(F_ERETS, HANDLER, "erets or eretu"); needed[ON_REAL] = 0; iret() }
 
 	FAULT_OPTIONS
 	MC_OPTIONS

@@ -1,344 +1,321 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * This project's stub, arch/x86/entry/entry_64_latched_nmi.S. Its C part is in
- * latched-fixup.pml. L1 ... L14 are the facts in the header of the former.
+ * This project's protocol: arch/x86/entry/entry_64_latched_nmi.S, and what #MC does
+ * about an NMI that it hit, arch/x86/kernel/latched_nmi.c. L1 ... L14 are the facts
+ * in the header of the former.
  *
- * One option is one instruction. "@asm:" quotes the instruction, or the line of
- * the .S file that becomes some, and "@label:" the label in front of it; where
- * nobody but the context itself can see what an instruction does (saving
- * registers, CR3, GS), several are one step and the others are "@private:".
- * check-steps compares the quotes with the file, in both directions.
+ * A step is what the protocol has an order for, and most often several instructions.
+ * What each instruction does is explored in the built kernel, by explore/.
  */
 
-/* What is on the REAL stack: the frame, RDX, nest_count, latch. */
-#define DISTANCE	(FRAME + 3)
-/* ... and below: the frame, ORIG_RAX, RDX, a fault's frame, the guard page. */
-#define NMI_WORDS	(DISTANCE + FRAME + 2 + FRAME + 1)
+/* The NMI stack: REAL frame, RDX; LATCHED frame, RDX, a fault's frame, guard page. */
+#define DISTANCE	(FRAME + 1)
+#define NMI_WORDS	(DISTANCE + FRAME + 1 + FRAME + 1)
 #define LATCHED_TOP	(NMI_TOP - DISTANCE)
-/* #DF: the frame, the other registers, the guard page. */
+/* The #DF stack: the PARKED frame or that of #DF, RDX; registers, guard page. */
 #define DF_WORDS	(2 * (FRAME + 1) + 1)
-/* #MC: at the bottom, what it returns to, a frame and RDX. */
+/* The #MC stack: at the bottom the frame that #MC is to return to, and RDX. */
 #define MC_LENT		(FRAME + 1)
 
-/* Where the frames are. */
 #define REAL		(NMI_TOP - FRAME)
 #define LATCHED		(LATCHED_TOP - FRAME)
 #define PARKED		(DF_TOP - FRAME)
 #define DEBUG		(DB_TOP - FRAME)
 #define MACHINE_CHECK	(MCE_TOP - FRAME)
+#define TO		(IS(to_beside_parked) -> PARKED - FRAME - 1 : DB_TOP + 2)
 
-/* In words: from REAL, from one frame to another, from pt_regs. */
+/* A word of a frame. RDX is saved below it. */
+#define OF(frame, word)	mem[(frame) + (word)]
 #define DX_W		(-1)
-#define NEST_COUNT_W	(-2)
-#define LATCH_W		(-3)
-#define LATCHED_TO_REAL	DISTANCE
-#define REGS_TO_REAL	(2 + DISTANCE)
-#define REAL_TO_MCE	(MCE_TOP - NMI_TOP)
-#define MCE_TO_REAL	(NMI_TOP - MCE_TOP)
-#define DB_TO_REAL	(NMI_TOP - DB_TOP)
-#define DB_TO_PARKED	(DF_TOP - DB_TOP)
 
-#define nest_count	mem[REAL + NEST_COUNT_W]
-#define latch		mem[REAL + LATCH_W]
+/* The mutants, by the names that the file "verdicts" has for them. */
+mtype = { none, shortcut,
+	no_latch_test, no_epilogue_restart, no_count_after_restart, no_nest_test,
+	epilogue_too_short, epilogue_begins_early, epilogue_ends_late, latch_taken_late,
+	no_take, no_latch_in_nested, no_count, no_cs_test, nested_uncounted,
+	restart_uncounted,
+	no_fixup, no_kernel_prologue_fixup, no_first_in_fixup, no_restart_in_fixup,
+	restart_in_fixup_uncounted, no_nesting_in_fixup, no_latch_in_fixup,
+	latched_twice_in_fixup, fixup_skips_cld, no_copy_in_fixup, no_count_in_fixup,
+	no_epilogue_fixup, no_mce_entry_test, no_count_in_mce_entry, no_rewind_in_fixup,
+	no_move_after_mce, moved_before_judged, no_cs_test_in_mce_entry,
+	mce_entry_always_nests, mce_entry_ignores_cs, fixup_from_user,
+	no_user_prologue_fixup, user_fixup_undecided, no_park_in_fixup, parked_twice,
+	no_user_rdx_fixup, no_user_rsp_fixup, user_rdx_fixup_too_early, to_beside_parked,
+	no_debug_check, no_move_in_debug_check, no_drop_in_debug_check,
+	debug_check_ignores_cs, no_debug_check_in_fixup, fixup_ignores_cs_of_debug };
+#ifndef MUTANT
+#define MUTANT		none
+#endif
+#define IS(mutant)	(MUTANT == mutant)
 
+/* An NMI from user mode. */
+#define U_BEGIN		10
+#define U_SWITCH	11
+#define U_COPY		12
+#define U_COPY_REST	13
+#define U_RUN		14
+#define U_RESTORE	15
+#define U_IRET		16
+/* The real NMI handler: asm_exc_nmi_latched. */
+#define A_ENTRY		20
+#define A_DECIDE	21
+#define N_LATCH		22
+#define N_IRET		23
+#define S_RESTART	24
+#define F_COPY		25
+/* The latched NMI handler. */
+#define H_SAVE		30	/* latched_nmi_handler */
+#define H_AGAIN		31	/* latched_nmi_repeat */
+#define H_TAKE		32
+#define H_COUNT		33
+#define H_RUN		34
+#define H_TEST		35
+#define H_RESTORE	36
+#define E_TEST		37	/* __nmi_epilogue_begin */
+#define E_CLEAR		38
+#define E_IRET		39
+/* The #MC entry check: asm_exc_machine_check_latched. */
+#define M_CHECK		40
+#define M_COUNT		41
+/* The #DB entry check: asm_exc_debug_latched. */
+#define G_CHECK		42
+#define G_DROP		43
+#define G_COPY		44
+#define G_MOVE		45
+
+#define EPILOGUE_BEGIN	(IS(epilogue_begins_early) -> H_RESTORE : E_TEST)
+#define EPILOGUE_END	(IS(epilogue_too_short) -> E_IRET : \
+			 (IS(epilogue_ends_late) -> M_COUNT : M_CHECK))
+#define IN_USER_PROLOGUE(ip) ((ip) >= U_BEGIN && (ip) < U_RUN)
+#define IN_PROLOGUE(ip)	((ip) >= A_ENTRY && (ip) <= F_COPY)
+#define IN_EPILOGUE(ip)	((ip) >= EPILOGUE_BEGIN && (ip) < EPILOGUE_END)
+#define IN_MC_CHECK(ip)	((ip) == M_CHECK || (ip) == M_COUNT)
+#define IN_DB_CHECK(ip)	((ip) >= G_CHECK && (ip) <= G_MOVE)
+
+#define NMI_ENTRY	A_ENTRY
+#define MC_ENTRY	(IS(no_epilogue_fixup) -> MC_STOCK_ENTRY : M_CHECK)
+#define DB_ENTRY	(IS(no_debug_check) -> DB_SAVE : G_CHECK)
 /*
- * What the mutants change. A mutant is one -D on the command line of spin;
- * the file "verdicts" lists them.
- */
-#ifndef EPILOGUE_BEGIN
-#define EPILOGUE_BEGIN	E_CMPL
-#endif
-#ifndef EPILOGUE_END
-#define EPILOGUE_END	E_INT3
-#endif
-#ifndef ON_FAR
-#define ON_FAR		A_BTSL
-#endif
-#ifndef ON_NEAR
-#define ON_NEAR		X_CMP_BEGIN
-#endif
-#ifndef ON_BELOW
-#define ON_BELOW	A_BTSL
-#endif
-#ifndef ON_ABOVE
-#define ON_ABOVE	A_BTSL
-#endif
-#ifndef ON_EPILOGUE
-#define ON_EPILOGUE	S_MOVL		/* Where an NMI in the epilogue goes. */
-#endif
-#ifndef ON_MC_OF_EPILOGUE
-#define ON_MC_OF_EPILOGUE N_INCL	/* An NMI in the check of such an #MC. */
-#endif
-#ifndef ON_MC_OF_USER
-#define ON_MC_OF_USER	A_BTSL		/* An NMI in the check of #MC from user. */
-#endif
-#ifndef ON_MC_ELSEWHERE
-#define ON_MC_ELSEWHERE	A_BTSL		/* An NMI in the check of another #MC. */
-#endif
-#ifndef ON_NESTED
-#define ON_NESTED	N_INCL
-#endif
-#ifndef NESTED_LATCHES
-#define NESTED_LATCHES	1
-#endif
-#ifndef RESTART_COUNT
-#define RESTART_COUNT	1
-#endif
-#ifndef RESTART_COUNTED
-#define RESTART_COUNTED	1
-#endif
-#ifndef BTSL_SETS
-#define BTSL_SETS	1
-#endif
-#ifndef ON_USER
-#define ON_USER		U_CLD
-#endif
-#ifndef NMI_LOOKS_FIRST_AT
-#define NMI_LOOKS_FIRST_AT A_TESTB
-#endif
-#ifndef CLD
-#define CLD		1
-#endif
-#ifndef AFTER_SAVE_AGAIN
-#define AFTER_SAVE_AGAIN T_XORL
-#endif
-#ifndef AFTER_TAKE
-#define AFTER_TAKE	H_RUN
-#endif
-#ifndef XCHGL_CLEARS
-#define XCHGL_CLEARS	1
-#endif
-#ifndef ADDL_COUNTS
-#define ADDL_COUNTS	1
-#endif
-#ifndef ON_LATCH
-#define ON_LATCH	T_XORL		/* After the handlers have run. */
-#endif
-#ifndef ON_LATCH_AT_END
-#define ON_LATCH_AT_END	R_SAVE	/* In the epilogue. */
-#endif
-#ifndef MC_ENTRY
-#define MC_ENTRY	M_ENDBR
-#endif
-#ifndef MC_CHECK_COUNT
-#define MC_CHECK_COUNT	1
-#endif
-#ifndef MC_CHECK_USER
-#define MC_CHECK_USER	MC_STOCK_ENTRY	/* #MC from user mode. */
-#endif
-#ifndef DB_ENTRY
-#define DB_ENTRY	G_ENDBR
-#endif
-#ifndef DB_CHECK_USER
-#define DB_CHECK_USER	DB_SAVE		/* #DB from user mode. */
-#endif
-#ifndef DB_DROPS
-#define DB_DROPS	G_ADDQ		/* #DB at the first instruction of an NMI. */
-#endif
-#ifndef DB_MOVES_DX
-#define DB_MOVES_DX	1
-#endif
-
-/* ------------------------------------------------------- text, in its order */
-
-/* __nmi_user_prologue_begin ... __nmi_user_prologue_end */
-#define U_CLD		10
-#define U_PUSHQ		11
-#define U_SWAPGS	12
-#define U_SAVE_RSP	13
-#define U_LOAD_RSP	14	/* __nmi_user_prologue_rdx */
-#define U_PUSH_FRAME	15	/* Five of them. */
-#define U_PUSH_ORIG	20
-#define U_PUSH_DX	21
-#define U_PUSH_OTHERS	22
-#define U_END		23
-#define U_CLEAR_REGS	23
-#define U_CALL		24
-
-/* asm_exc_nmi_latched */
-#define A_ENDBR		25
-#define A_TESTB		26
-#define A_JNZ		27
-#define A_TESTL		28
-#define A_JZ		29
-#define A_BTSL		30	/* .Ltest_nest_count */
-#define A_JC		31	/* __nmi_prologue_decided */
-#define A_SUBQ		32
-#define A_PUSHQ		33	/* Five of them. */
-
-/* latched_nmi_handler */
-#define H_CLD		38
-#define H_DEBUG		39
-#define H_SAVE		40
-#define H_RUN		41	/* .Lrun_handlers */
-#define H_CMPL		42
-#define H_JNE		43
-#define H_POP_REGS	44
-#define H_ADDQ		45
-
-/* __nmi_epilogue_begin ... __nmi_epilogue_end */
-#define E_CMPL		46
-#define E_JNE		47
-#define E_MOVL		48
-#define E_IRETQ		49
-#define E_INT3		50
-
-/* asm_exc_machine_check_latched ... __machine_check_latched_end */
-#define M_ENDBR		51
-#define M_TESTL		52
-#define M_JNZ_FAR	53
-#define M_CMPQ		54
-#define M_JB		55
-#define M_CMPQ2		56
-#define M_JAE		57
-#define M_TESTB		58
-#define M_JNZ		59
-#define M_MOVL		60
-#define M_JMP		61
-#define M_END		62
-
-/* asm_exc_debug_latched ... __debug_latched_end */
-#define G_ENDBR		63
-#define G_TESTL		64
-#define G_JNZ_FAR	65
-#define G_TESTB		66
-#define G_JNZ		67
-#define G_CMP_FIRST	68
-#define G_JE		69
-#define G_CMPQ		70
-#define G_JB		71
-#define G_CMPQ2		72
-#define G_JAE		73
-#define G_PUSHQ		74	/* Six times pushq and popq. */
-#define G_POPQ		75
-#define G_LEAQ		86
-#define G_JMP		87
-#define G_ADDQ		88	/* .Ldrop_debug */
-#define G_JMP_NMI	89
-#define G_END		90
-
-/* __nmi_prologue_begin ... __nmi_prologue_end: the rare decisions. */
-#define X_CMP_BEGIN	91	/* .Lnear */
-#define X_JB_BELOW	92
-#define X_CMP_MC_END	93
-#define X_JAE_ABOVE	94
-#define X_CMP_END	95
-#define X_JB		96
-#define X_TESTB		97
-#define X_JNZ		98
-#define X_CMP_MC_RIP	99
-#define X_JB2		100
-#define X_CMP_MC_RIP2	101
-#define X_JAE2		102
-#define N_INCL		103	/* .Lnested */
-#define N_IRETQ		104	/* __nmi_nested_iret */
-#define S_MOVL		105	/* .Lrestart */
-#define S_JMP_OUT	106
-#define X_END		107
-
-/* latched_nmi_repeat ... __latched_nmi_text_end */
-#define R_SAVE		107
-#define T_XORL		108	/* .Ltake_latch */
-#define T_XCHGL		109
-#define T_ADDL		110
-#define T_JMP		111
-#define S_INCL		112	/* .Lrestarted */
-#define S_SUBQ		113
-#define S_JMP		114
-#define TEXT_END	115
-
-/* swapgs_restore_regs_and_return_to_usermode */
-#define U_POP_REGS	170
-#define U_IRETQ		171
-
-#define NMI_ENTRY	A_ENDBR
-/*
- * The stub has just touched memory of the task, or per-CPU variables (H6). Or user
+ * The entry has just touched memory of the task, or per-CPU variables (H6). Or user
  * code has, and #DB was held back until an NMI was delivered (L14).
  */
-#define WATCHABLE	((rip > U_LOAD_RSP && rip <= U_END) || rip == A_ENDBR)
-#define IRET_TO_USER	(rip == U_IRETQ)
-/* User code that looks as if it were in the epilogue, or the user prologue. */
-#define EVIL_RIP	E_MOVL
-#define EVIL_RIP2	U_PUSH_FRAME
-/* What old frames say. */
-#define MC_STALE_RIP	E_MOVL
-#define DB_STALE_RIP	U_PUSH_FRAME
-
+#define WATCHABLE	((rip >= U_COPY && rip <= U_RUN) || rip == A_ENTRY)
+#define IRET_TO_USER	(rip == U_IRET)
 #define BEHIND_PROLOGUE	(!IN_PROLOGUE(rip) && !IN_USER_PROLOGUE(rip))
+/* User code may look as if it were in the epilogue, or in the user prologue. */
+#define EVIL_RIP	E_CLEAR
+#define EVIL_RIP2	U_COPY
+/* So may what an earlier #MC or #DB has left. */
+#define MC_STALE_RIP	E_CLEAR
+#define DB_STALE_RIP	U_COPY
 
 #define MORE_AT_REST	(nmi_state == NMI_NOT_RUNNING)
 byte nmi_state;
 
 /*
- * What the stub counts, it counts exactly: each NMI that nests is latched once,
- * each restart is counted once, and what is taken from the latch is counted.
+ * Each NMI that nests is latched once, each restart is counted once, and what is
+ * taken from the latch is counted.
  */
 #define TO_BE_COUNTED \
 	if \
-	:: needed[ON_LATCHED] && rip >= E_CMPL && rip <= E_IRETQ -> \
-		CHECK_EXACT(!restart_uncounted); restart_uncounted = 1 \
-	:: needed[ON_LATCHED] && !(rip >= E_CMPL && rip <= E_IRETQ) -> \
-		CHECK_EXACT(!nested_uncounted); nested_uncounted = 1 \
+	:: needed[ON_LATCHED] && rip >= E_TEST && rip <= E_IRET -> \
+		CHECK(EXACT, !restart_due); restart_due = 1 \
+	:: needed[ON_LATCHED] && !(rip >= E_TEST && rip <= E_IRET) -> \
+		CHECK(EXACT, !nested_due); nested_due = 1 \
 	:: else \
 	fi
-#define ALL_COUNTED	(!nested_uncounted && !restart_uncounted && !take_uncounted)
-bit nested_uncounted, restart_uncounted, take_uncounted;
+#define ALL_COUNTED	(!nested_due && !restart_due && !take_due)
+bit nested_due, restart_due, take_due;
 
-/* latched_nmi_fixup() and latched_nmi_move(). */
-#define MC_FIXUP	if :: FIXUP_IN_MC -> fixup() :: else fi
+#define MC_FIXUP	if :: IS(no_fixup) :: else -> fixup() fi
 #define MC_MOVE		move_to()
 
 #include "machine.pml"
 
-/* Nobody asks for more than "zero or not". */
-#define INCREMENT_LATCH \
-	CHECK_EXACT(nested_uncounted); nested_uncounted = 0; latch = 1
-#define COUNT_RESTART \
-	CHECK_EXACT(restart_uncounted); restart_uncounted = 0
+/* Nobody asks for more than whether the latch is 0. */
+#define LATCH		CHECK(EXACT, nested_due); nested_due = 0; latch = 1
+#define COUNT_RESTART	CHECK(EXACT, restart_due); restart_due = 0
 
-/* An RIP that testl $LATCHED_NMI_FAR does not dismiss (L10). */
-#define NEAR(ip)	(((ip) >= U_CLD && (ip) < TEXT_END) || (ip) == OUT_BELOW || \
-			 (ip) == OUT_ABOVE)
+/* --------------------------------------------------------------- the decision */
 
-#define IN_PROLOGUE(ip)		(((ip) >= A_ENDBR && (ip) < H_CLD) || \
-				 ((ip) >= X_CMP_BEGIN && (ip) < X_END))
-#define IN_USER_PROLOGUE(ip)	((ip) >= U_CLD && (ip) < U_END)
-#define IN_EPILOGUE(ip)		((ip) >= EPILOGUE_BEGIN && (ip) < EPILOGUE_END)
+/* A real #MC frame says that #MC hit the epilogue (L9); the user's RIP does not (L3). */
+#define MC_HIT_EPILOGUE(ignores_cs) \
+	((OF(MACHINE_CHECK, CS_W) == KERNEL_CS || ignores_cs) && \
+	 IN_EPILOGUE(OF(MACHINE_CHECK, RIP_W)))
+#define BETWEEN_MC_AND_COUNT \
+	(IN_MC_CHECK(OF(REAL, RIP_W)) && !IS(no_mce_entry_test) && \
+	 (MC_HIT_EPILOGUE(IS(mce_entry_ignores_cs)) || IS(mce_entry_always_nests)))
 
-/* Whichever stack it was read from. */
-#define USER_FRAME_ENDS \
-	if \
-	:: needed[ON_REAL] -> REAL_FRAME_ENDS \
-	:: else -> needed[ON_PARKED] = 0; mem[PARKED + DX_W] = 0; POISON(PARKED) \
+/*
+ * What the real NMI handler does about an NMI from kernel mode is a function of the
+ * REAL frame and the state, so that it can be asked for twice (L5).
+ */
+#define DECISION(restarts, nests) \
+	(IN_EPILOGUE(OF(REAL, RIP_W)) && restarts -> S_RESTART : \
+	 ((nest_count != 0 || BETWEEN_MC_AND_COUNT) && nests -> N_LATCH : F_COPY))
+
+#define COPY(to, from) \
+	WRITE_FRAME(to, OF(from, RIP_W), OF(from, CS_W), OF(from, FLAGS_W), \
+		    OF(from, RSP_W), OF(from, SS_W))
+
+/* ----------------------------------------------------------------- the fix-up */
+
+/*
+ * #MC finishes the decision for an NMI that it hit (L11). The frame is secured at
+ * the start of the #MC handler, while NMIs are masked (L1). What #MC returns to is
+ * noted in TO, and put into its frame in the end, when #MC has judged what it hit.
+ *
+ * All of it is one step, since nothing but a second #MC can come in between, and
+ * that is a non-guarantee.
+ */
+bit move;
+byte hit, decision;
+bit in_sp, in_dx;
+
+/* Whoever else has something here is seen. */
+#define TO_ENDS		OF(TO, DX_W) = 0; WRITE_FRAME(TO, 0, 0, 0, 0, 0)
+#define DB_FRAME_ENDS	db_active = 0; POISON(DEBUG); OF(DEBUG, RIP_W) = DB_STALE_RIP
+
+/* The frame of an NMI from user mode goes to the #DF stack (L12). */
+inline park()
+{
+	CHECK(FRAMES, masked && !needed[ON_PARKED]);
+	if
+	:: IS(no_park_in_fixup)
+	:: else -> COPY(PARKED, REAL); OF(PARKED, DX_W) = OF(REAL, DX_W)
+	fi;
+	needed[ON_PARKED] = needed[ON_REAL];
+	REAL_FRAME_ENDS
+}
+
+/* In the real handler: do what is decided, and never go back there. */
+inline finish_decision()
+{
+	CHECK(FRAMES, masked);
+	decision = DECISION(!IS(no_restart_in_fixup), !IS(no_nesting_in_fixup));
+	/* A first NMI has set nest_count before it copies the frame (L5). */
+	decision = (hit == F_COPY && !IS(no_first_in_fixup) -> F_COPY : decision);
+	OF(TO, RSP_W) = LATCHED;
+	if
+	:: OF(REAL, CS_W) == USER_CS ->
+		printf("        fix-up: user, parked\n");
+		park();
+		OF(TO, RIP_W) = (IS(user_fixup_undecided) -> hit : U_BEGIN);
+		OF(TO, RSP_W) = PARKED
+	:: OF(REAL, CS_W) != USER_CS && decision == S_RESTART ->
+		printf("        fix-up: restart\n");
+		if :: IS(restart_in_fixup_uncounted) :: else -> COUNT_RESTART fi;
+		SET_COUNT(!IS(no_count_in_fixup));
+		REAL_FRAME_ENDS;
+		OF(TO, RIP_W) = H_AGAIN
+	:: OF(REAL, CS_W) != USER_CS && decision == N_LATCH ->
+		printf("        fix-up: nested\n");
+		if
+		:: (hit == N_IRET && !IS(latched_twice_in_fixup)) || IS(no_latch_in_fixup)
+		:: else -> LATCH
+		fi;
+		COPY(TO, REAL);
+		REAL_FRAME_ENDS
+	:: OF(REAL, CS_W) != USER_CS && decision == F_COPY ->
+		printf("        fix-up: first\n");
+		CHECK(FRAMES, !needed[ON_LATCHED]);
+		if :: IS(no_copy_in_fixup) :: else -> COPY(LATCHED, REAL) fi;
+		SET_COUNT(!IS(no_count_in_fixup));
+		needed[ON_LATCHED] = 1;
+		REAL_FRAME_ENDS;
+		OF(TO, RIP_W) = (IS(fixup_skips_cld) -> H_AGAIN : H_SAVE)
 	fi
+}
 
-#include "latched-fixup.pml"
+/*
+ * On the way to the thread stack: park the frame, and move the pointer to it, which
+ * is RSP, later RDX, and both in between. RDX is the user's before that. If neither
+ * points to the REAL frame, it was parked before.
+ */
+inline finish_user_prologue()
+{
+	in_sp = (OF(MACHINE_CHECK, RSP_W) == REAL || OF(MACHINE_CHECK, RSP_W) == REAL + DX_W);
+	in_dx = (OF(MACHINE_CHECK, DX_W) == REAL + DX_W &&
+		 (hit >= U_SWITCH || IS(user_rdx_fixup_too_early)));
+	if
+	:: !in_sp && !in_dx && !IS(parked_twice)
+	:: else ->
+		printf("        fix-up: the user's frame is parked\n");
+		park();
+		if
+		:: in_sp && !IS(no_user_rsp_fixup) ->
+			OF(TO, RSP_W) = OF(TO, RSP_W) - (REAL - PARKED)
+		:: else
+		fi;
+		if
+		:: in_dx && !IS(no_user_rdx_fixup) -> OF(TO, DX_W) = PARKED + DX_W
+		:: else
+		fi
+	fi
+}
 
-/* --------------------------------------------------------- the instructions */
+inline fixup()
+{
+	hit = OF(MACHINE_CHECK, RIP_W);
+	if
+	/* What #MC has hit in the #DB entry check is what #DB hit (L13, L14). */
+	:: IN_DB_CHECK(hit) && !IS(no_debug_check_in_fixup) &&
+	   (OF(DEBUG, CS_W) == KERNEL_CS || IS(fixup_ignores_cs_of_debug)) ->
+		hit = OF(DEBUG, RIP_W)
+	:: else
+	fi;
+	COPY(TO, MACHINE_CHECK);
+	OF(TO, DX_W) = OF(MACHINE_CHECK, DX_W);
+	move = 1;
+	if
+	:: OF(MACHINE_CHECK, CS_W) != KERNEL_CS && !IS(fixup_from_user) -> move = 0
+	:: else ->
+		if
+		:: IN_PROLOGUE(hit) && !IS(no_kernel_prologue_fixup) ->
+			/* With the NMI goes a #DB that hit its first step (L14). */
+			if
+			:: IN_DB_CHECK(OF(MACHINE_CHECK, RIP_W)) -> DB_FRAME_ENDS
+			:: else
+			fi;
+			finish_decision()
+		:: IN_EPILOGUE(hit) && !IS(no_rewind_in_fixup) ->
+			OF(TO, RIP_W) = E_TEST
+		:: IN_USER_PROLOGUE(hit) && !IS(no_user_prologue_fixup) ->
+			finish_user_prologue()
+		:: else -> move = 0
+		fi
+	fi;
+	if :: move :: else -> TO_ENDS fi;
+	if :: IS(moved_before_judged) -> COPY(MACHINE_CHECK, TO) :: else fi;
+	hit = 0;
+	decision = 0;
+	in_sp = 0;
+	in_dx = 0
+}
 
-#define PROLOGUE	"NMI:     "
+inline move_to()
+{
+	if
+	:: move && !IS(no_move_after_mce) ->
+		COPY(MACHINE_CHECK, TO);
+		OF(MACHINE_CHECK, DX_W) = OF(TO, DX_W)
+	:: else
+	fi;
+	if :: move -> TO_ENDS :: else fi;
+	move = 0
+}
+
+/* ------------------------------------------------------------------ the steps */
+
+#define USER_NMI	"NMI:     "
+#define REAL_NMI	"NMI:     "
 #define HANDLER		"handler: "
 #define EPILOGUE	"epilogue "
 #define MC_CHECK	"#MC:     "
 #define DB_CHECK	"#DB:     "
-#define USER_NMI	"NMI:     "
-
-#define FALLS_THROUGH	rip++
-#define JUMP_IF(label)	rip = (cond -> (label) : rip + 1); cond = 0
-
-#define SET_COUNT_AT(offset, v) \
-	WORD((offset) + NEST_COUNT_W) = v; CHECK_COUNT(nest_count <= 1)
 
 #define FROM_RDX(words)	mem[IN_MEMORY(rdx + (words))]
-
-/* One word of the frame that RDX points at, by way of the #DB stack. */
-#define PARK_WORD(word, what) \
-	:: d_step { INSN(G_PUSHQ + 2 * word, DB_CHECK, "pushq "); printf(what); printf("\n"); \
-		CHECK_FRAMES(!needed[ON_PARKED] || rdx == PARKED + DX_W); \
-		PUSH(FROM_RDX(word)); FALLS_THROUGH } \
-	:: d_step { INSN(G_POPQ + 2 * word, DB_CHECK, "popq, to the #DF stack"); \
-		POP(mem[rsp + 1 + DB_TO_PARKED + DX_W + word]); FALLS_THROUGH }
 
 active proctype cpu()
 {
@@ -346,340 +323,105 @@ active proctype cpu()
 	do
 	EVENT_OPTIONS
 
-	/* NMI from user mode: REAL stack, or #DF stack after the fix-up (L12). */
-	/* @label: __nmi_user_prologue_begin */
-	/* @private: ASM_CLAC */
-	/* @asm: cld */
-	:: d_step { INSN(U_CLD, USER_NMI, "clac; cld"); df = 0; FALLS_THROUGH }
-	/* @asm: pushq %rdx */
-	:: d_step { INSN(U_PUSHQ, USER_NMI, "pushq rdx"); PUSH(rdx); FALLS_THROUGH }
-	/* @private: swapgs */
-	/* @private: FENCE_SWAPGS_USER_ENTRY */
-	/* @asm: SWITCH_TO_KERNEL_CR3 scratch_reg=%rdx */
-	:: d_step { INSN(U_SWAPGS, USER_NMI, "swapgs; CR3, by way of rdx");
-		rdx = SCRATCH; FALLS_THROUGH }
-	/* @asm: movq %rsp, %rdx */
-	:: d_step { INSN(U_SAVE_RSP, USER_NMI, "movq rsp, rdx"); rdx = rsp; FALLS_THROUGH }
-	/* @label: __nmi_user_prologue_rdx */
-	/* @asm: movq PER_CPU_VAR(cpu_current_top_of_stack), %rsp */
-	:: d_step { INSN(U_LOAD_RSP, USER_NMI, "movq thread stack, rsp");
-		rsp = THREAD_TOP; FALLS_THROUGH }
-	/* @asm: pushq 5*8(%rdx) */
-	:: d_step { INSN(U_PUSH_FRAME, USER_NMI, "pushq SS"); PUSH(FROM_RDX(5)); FALLS_THROUGH }
-	/* @asm: pushq 4*8(%rdx) */
-	:: d_step { INSN(U_PUSH_FRAME + 1, USER_NMI, "pushq RSP");
-		PUSH(FROM_RDX(4)); FALLS_THROUGH }
-	/* @asm: pushq 3*8(%rdx) */
-	:: d_step { INSN(U_PUSH_FRAME + 2, USER_NMI, "pushq RFLAGS");
-		PUSH(FROM_RDX(3)); FALLS_THROUGH }
-	/* @asm: pushq 2*8(%rdx) */
-	:: d_step { INSN(U_PUSH_FRAME + 3, USER_NMI, "pushq CS");
-		PUSH(FROM_RDX(2)); FALLS_THROUGH }
-	/* @asm: pushq 1*8(%rdx) */
-	:: d_step { INSN(U_PUSH_FRAME + 4, USER_NMI, "pushq RIP");
-		PUSH(FROM_RDX(1)); FALLS_THROUGH }
-	/* @asm: pushq $-1 */
-	:: d_step { INSN(U_PUSH_ORIG, USER_NMI, "pushq $-1"); PUSH(0); FALLS_THROUGH }
-	/* @asm: PUSH_REGS rdx=(%rdx) */
-	:: d_step { INSN(U_PUSH_DX, USER_NMI, "PUSH_REGS, with user RDX");
-		PUSH(FROM_RDX(0)); USER_FRAME_ENDS; FALLS_THROUGH }
-	:: d_step { INSN(U_PUSH_OTHERS, USER_NMI, "PUSH_REGS, the rest"); FALLS_THROUGH }
-	/* @label: __nmi_user_prologue_end */
-	/* @asm: CLEAR_REGS */
-	:: d_step { INSN(U_CLEAR_REGS, USER_NMI, "CLEAR_REGS"); rdx = SCRATCH; FALLS_THROUGH }
-	/* @private: ENCODE_FRAME_POINTER */
-	/* @private: IBRS_ENTER */
-	/* @private: UNTRAIN_RET */
-	/* @private: movq %rsp, %rdi */
-	/* @asm: call exc_nmi */
-	:: d_step { INSN(U_CALL, USER_NMI, "call exc_nmi"); rip = C_TEST }
-	/* @asm: jmp swapgs_restore_regs_and_return_to_usermode */
-	:: d_step { INSN(U_POP_REGS, USER_NMI, "POP_REGS"); POP(rdx); rsp++; FALLS_THROUGH }
-	:: d_step { INSN(U_IRETQ, USER_NMI, "iretq"); iret() }
-
-	/* The real NMI handler: REAL stack, NMIs masked (L1). */
-	/* @label: asm_exc_nmi_latched */
-	/* @asm: ENDBR */
-	:: d_step { INSN(A_ENDBR, PROLOGUE, "endbr"); rip = NMI_LOOKS_FIRST_AT }
-	/* @asm: testb $3, HWFRAME_CS(%rsp) */
-	:: d_step { INSN(A_TESTB, PROLOGUE, "testb CS (L3)");
-		cond = (WORD(CS_W) != KERNEL_CS); FALLS_THROUGH }
-	/* @asm: jnz __nmi_user_prologue_begin */
-	:: d_step { INSN(A_JNZ, PROLOGUE, "jnz user"); JUMP_IF(ON_USER) }
-	/* @asm: testl $LATCHED_NMI_FAR, HWFRAME_RIP(%rsp) */
-	:: d_step { INSN(A_TESTL, PROLOGUE, "testl FAR, RIP (L10)");
-		cond = NEAR(WORD(RIP_W)); FALLS_THROUGH }
-	/* @asm: jz .Lnear */
-	:: d_step { INSN(A_JZ, PROLOGUE, "jz near");
-		rip = (cond -> ON_NEAR : ON_FAR); cond = 0 }
-	/* @label: .Ltest_nest_count */
-	/* @asm: btsl $0, LATCHED_NMI_NEST_COUNT(%rsp) */
-	:: d_step { INSN(A_BTSL, PROLOGUE, "btsl $0, nest_count (L5)");
-		cond = (WORD(NEST_COUNT_W) != 0);
-		if :: BTSL_SETS -> SET_COUNT_AT(0, 1) :: else fi; FALLS_THROUGH }
-	/* @label: __nmi_prologue_decided */
-	/* @asm: jc .Lnested */
-	:: d_step { INSN(A_JC, PROLOGUE, "jc nested"); JUMP_IF(ON_NESTED) }
-	/* @asm: subq $(LATCHED_NMI_DISTANCE - HWFRAME_SIZE), %rsp */
-	:: d_step { INSN(A_SUBQ, PROLOGUE, "subq, to the top of the LATCHED stack");
-		rsp = rsp - (DISTANCE - FRAME); FALLS_THROUGH }
-	/* @private: .rept 5 */
-	/* @asm: pushq (LATCHED_NMI_DISTANCE - 8)(%rsp) */
-	/* @private: .endr */
-	:: d_step { INSN(A_PUSHQ, PROLOGUE, "pushq SS");
-		CHECK_FRAMES(!needed[ON_LATCHED]); PUSH(WORD(DISTANCE - 1)); FALLS_THROUGH }
-	:: d_step { INSN(A_PUSHQ + 1, PROLOGUE, "pushq RSP");
-		PUSH(WORD(DISTANCE - 1)); FALLS_THROUGH }
-	:: d_step { INSN(A_PUSHQ + 2, PROLOGUE, "pushq RFLAGS");
-		PUSH(WORD(DISTANCE - 1)); FALLS_THROUGH }
-	:: d_step { INSN(A_PUSHQ + 3, PROLOGUE, "pushq CS");
-		PUSH(WORD(DISTANCE - 1)); FALLS_THROUGH }
-	:: d_step { INSN(A_PUSHQ + 4, PROLOGUE, "pushq RIP");
-		PUSH(WORD(DISTANCE - 1)); needed[ON_LATCHED] = 1; REAL_FRAME_ENDS;
-		FALLS_THROUGH }
-
-	/* The latched NMI handler: LATCHED stack, RSP at the one frame (L6). */
-	/* @label: latched_nmi_handler */
-	/* @private: ASM_CLAC */
-	/* @asm: cld */
-	:: d_step { INSN(H_CLD, HANDLER, "clac; cld");
-		df = (CLD -> 0 : df); FALLS_THROUGH }
-	/* With CONFIG_DEBUG_ENTRY; the frame goes where the handler pushes its own. */
-	/* @private: cmpl $1, (LATCHED_TO_REAL + LATCHED_NMI_NEST_COUNT)(%rsp) */
-	/* @private: je .Lnest_count_is_1 */
-	/* @private: ud2 */
-	/* @label: .Lnest_count_is_1 */
-	/* @private: pushq $0 */
-	/* @private: pushq %rsp */
-	/* @private: addq $8, (%rsp) */
-	/* @private: pushfq */
-	/* @private: pushq $__KERNEL_CS */
-	/* @private: pushq $.Lnmis_unmasked */
-	/* @asm: iretq */
-	:: d_step { CHOICE(H_DEBUG, EVENTS && EARLY, HANDLER, "DEBUG_ENTRY: iretq to itself");
-		CHECK_COUNT(WORD(LATCHED_TO_REAL + NEST_COUNT_W) == 1);
-		masked = 0; FALLS_THROUGH }
-	:: d_step { INSN(H_DEBUG, HANDLER, "no DEBUG_ENTRY"); FALLS_THROUGH }
-	/* @label: .Lnmis_unmasked */
-	/* @private: pushq $-1 */
-	/* @asm: call paranoid_entry */
-	:: d_step { INSN(H_SAVE, HANDLER, "pushq $-1; paranoid_entry");
-		PUSH(0); PUSH(rdx); rdx = SCRATCH; FALLS_THROUGH }
-	/* @label: .Lrun_handlers */
-	/* @private: movq %rsp, %rdi */
-	/* @asm: call exc_nmi */
-	:: d_step { INSN(H_RUN, HANDLER, "call exc_nmi"); rip = C_TEST }
-	/* @asm: cmpl $0, (REGS_TO_REAL + LATCHED_NMI_LATCH)(%rsp) */
-	:: d_step { INSN(H_CMPL, HANDLER, "cmpl $0, latch");
-		cond = (WORD(REGS_TO_REAL + LATCH_W) != 0); FALLS_THROUGH }
-	/* @asm: jne .Ltake_latch */
-	:: d_step { INSN(H_JNE, HANDLER, "jne take_latch"); JUMP_IF(ON_LATCH) }
-	/* @private: IBRS_EXIT save_reg=%r15 */
-	/* @private: PARANOID_RESTORE_CR3 scratch_reg=%r15 save_reg=%r14 */
-	/* @private: ALTERNATIVE "jmp .Lrestore_gs", "wrgsbase %rbx", X86_FEATURE_FSGSBASE */
-	/* @label: .Lrestore_regs */
-	/* @asm: POP_REGS */
-	:: d_step { INSN(H_POP_REGS, HANDLER, "POP_REGS"); POP(rdx); FALLS_THROUGH }
-	/* @asm: addq $8, %rsp */
-	:: d_step { INSN(H_ADDQ, HANDLER, "addq $8, rsp"); rsp++; FALLS_THROUGH }
-
-	/* The epilogue (L8): LATCHED stack, RSP at the one frame (L6). */
-	/* @label: __nmi_epilogue_begin */
-	/* @asm: cmpl $0, (LATCHED_TO_REAL + LATCHED_NMI_LATCH)(%rsp) */
-	:: d_step { INSN(E_CMPL, EPILOGUE, "cmpl $0, latch");
-		cond = (WORD(LATCHED_TO_REAL + LATCH_W) != 0); FALLS_THROUGH }
-	/* @asm: jne latched_nmi_repeat */
-	:: d_step { INSN(E_JNE, EPILOGUE, "jne latched_nmi_repeat"); JUMP_IF(ON_LATCH_AT_END) }
-	/* @asm: movl $0, (LATCHED_TO_REAL + LATCHED_NMI_NEST_COUNT)(%rsp) */
-	:: d_step { INSN(E_MOVL, EPILOGUE, "movl $0, nest_count");
-		SET_COUNT_AT(LATCHED_TO_REAL, 0); FALLS_THROUGH }
-	/* @asm: iretq */
-	:: d_step { INSN(E_IRETQ, EPILOGUE, "iretq"); needed[ON_LATCHED] = 0; iret() }
-	/* @label: __nmi_epilogue_end */
-	/* @private: int3 */
-
-	/* The #MC entry check (L9): #MC stack. */
-	/* @label: asm_exc_machine_check_latched */
-	/* @asm: ENDBR */
-	:: d_step { INSN(M_ENDBR, MC_CHECK, "endbr"); FALLS_THROUGH }
-	/* @asm: testl $LATCHED_NMI_FAR, HWFRAME_RIP(%rsp) */
-	:: d_step { INSN(M_TESTL, MC_CHECK, "testl FAR, RIP (L10)");
-		cond = !NEAR(WORD(RIP_W)); FALLS_THROUGH }
-	/* @asm: jnz asm_exc_machine_check */
-	:: d_step { INSN(M_JNZ_FAR, MC_CHECK, "jnz out"); JUMP_IF(MC_STOCK_ENTRY) }
-	/* @asm: cmpq $__nmi_epilogue_begin, HWFRAME_RIP(%rsp) */
-	:: d_step { INSN(M_CMPQ, MC_CHECK, "cmpq epilogue_begin, RIP");
-		cond = (WORD(RIP_W) < EPILOGUE_BEGIN); FALLS_THROUGH }
-	/* @asm: jb asm_exc_machine_check */
-	:: d_step { INSN(M_JB, MC_CHECK, "jb out"); JUMP_IF(MC_STOCK_ENTRY) }
-	/* @asm: cmpq $__nmi_epilogue_end, HWFRAME_RIP(%rsp) */
-	:: d_step { INSN(M_CMPQ2, MC_CHECK, "cmpq epilogue_end, RIP");
-		cond = (WORD(RIP_W) >= EPILOGUE_END); FALLS_THROUGH }
-	/* @asm: jae asm_exc_machine_check */
-	:: d_step { INSN(M_JAE, MC_CHECK, "jae out"); JUMP_IF(MC_STOCK_ENTRY) }
-	/* @asm: testb $3, HWFRAME_CS(%rsp) */
-	:: d_step { INSN(M_TESTB, MC_CHECK, "testb CS (L3)");
-		cond = (WORD(CS_W) != KERNEL_CS); FALLS_THROUGH }
-	/* @asm: jnz asm_exc_machine_check */
-	:: d_step { INSN(M_JNZ, MC_CHECK, "jnz out"); JUMP_IF(MC_CHECK_USER) }
-	/* @asm: movl $1, (MCE_TO_REAL + LATCHED_NMI_NEST_COUNT)(%rsp) */
-	:: d_step { INSN(M_MOVL, MC_CHECK, "movl $1, nest_count");
-		if :: MC_CHECK_COUNT -> SET_COUNT_AT(MCE_TO_REAL, 1) :: else fi;
-		FALLS_THROUGH }
-	/* @asm: jmp asm_exc_machine_check */
-	:: d_step { INSN(M_JMP, MC_CHECK, "jmp asm_exc_machine_check"); rip = MC_STOCK_ENTRY }
-	/* @label: __machine_check_latched_end */
-	/* @private: int3 */
-
-	/* The #DB entry check (L13): #DB stack. */
-	/* @label: asm_exc_debug_latched */
-	/* @asm: ENDBR */
-	:: d_step { INSN(G_ENDBR, DB_CHECK, "endbr"); FALLS_THROUGH }
-	/* @asm: testl $LATCHED_NMI_FAR, HWFRAME_RIP(%rsp) */
-	:: d_step { INSN(G_TESTL, DB_CHECK, "testl FAR, RIP (L10)");
-		cond = !NEAR(WORD(RIP_W)); FALLS_THROUGH }
-	/* @asm: jnz asm_exc_debug */
-	:: d_step { INSN(G_JNZ_FAR, DB_CHECK, "jnz out"); JUMP_IF(DB_SAVE) }
-	/* @asm: testb $3, HWFRAME_CS(%rsp) */
-	:: d_step { INSN(G_TESTB, DB_CHECK, "testb CS (L3)");
-		cond = (WORD(CS_W) != KERNEL_CS); FALLS_THROUGH }
-	/* @asm: jnz asm_exc_debug */
-	:: d_step { INSN(G_JNZ, DB_CHECK, "jnz out"); JUMP_IF(DB_CHECK_USER) }
-	/* @asm: cmpq $asm_exc_nmi_latched, HWFRAME_RIP(%rsp) */
-	:: d_step { INSN(G_CMP_FIRST, DB_CHECK, "cmpq asm_exc_nmi_latched, RIP");
-		cond = (WORD(RIP_W) == A_ENDBR); FALLS_THROUGH }
-	/* @asm: je .Ldrop_debug */
-	:: d_step { INSN(G_JE, DB_CHECK, "je drop_debug"); JUMP_IF(DB_DROPS) }
-	/* @asm: cmpq $__nmi_user_prologue_rdx, HWFRAME_RIP(%rsp) */
-	:: d_step { INSN(G_CMPQ, DB_CHECK, "cmpq user_prologue_rdx, RIP");
-		cond = (WORD(RIP_W) < U_LOAD_RSP); FALLS_THROUGH }
-	/* @asm: jb asm_exc_debug */
-	:: d_step { INSN(G_JB, DB_CHECK, "jb out"); JUMP_IF(DB_SAVE) }
-	/* @asm: cmpq $__nmi_user_prologue_end, HWFRAME_RIP(%rsp) */
-	:: d_step { INSN(G_CMPQ2, DB_CHECK, "cmpq user_prologue_end, RIP");
-		cond = (WORD(RIP_W) >= U_END); FALLS_THROUGH }
-	/* @asm: jae asm_exc_debug */
-	:: d_step { INSN(G_JAE, DB_CHECK, "jae out"); JUMP_IF(DB_SAVE) }
-	/* @private: .irp word, 0, 1, 2, 3, 4, 5 */
-	/* @asm: pushq \word*8(%rdx) */
-	/* @asm: popq (DB_TO_PARKED + LATCHED_NMI_DX + \word*8)(%rsp) */
-	/* @private: .endr */
-	PARK_WORD(0, "RDX")
-	PARK_WORD(1, "RIP")
-	PARK_WORD(2, "CS")
-	PARK_WORD(3, "RFLAGS")
-	PARK_WORD(4, "RSP")
-	PARK_WORD(5, "SS")
-	/* @asm: leaq (DB_TO_PARKED + LATCHED_NMI_DX)(%rsp), %rdx */
-	:: d_step { INSN(G_LEAQ, DB_CHECK, "leaq the parked frame, rdx (L12)");
+	/*
+	 * An NMI from user mode has no state. It copies its frame to the thread stack,
+	 * from the REAL stack, or from the #DF stack if it was parked there (L12).
+	 * #DB may come behind each half of the copy.
+	 */
+	:: d_step { STEP(U_BEGIN, USER_NMI, "cld; save RDX, which then points to the frame");
+		df = 0; PUSH(rdx); rdx = rsp; rip = U_SWITCH }
+	:: d_step { STEP(U_SWITCH, USER_NMI, "to the thread stack");
+		rsp = THREAD_TOP; rip = U_COPY }
+	:: d_step { STEP(U_COPY, USER_NMI, "copy half of the frame");
+		PUSH(FROM_RDX(5)); PUSH(FROM_RDX(4)); PUSH(FROM_RDX(3)); rip = U_COPY_REST }
+	:: d_step { STEP(U_COPY_REST, USER_NMI, "copy the rest of it, and RDX");
+		PUSH(FROM_RDX(2)); PUSH(FROM_RDX(1)); PUSH(FROM_RDX(0));
 		if
-		:: rdx == REAL + DX_W ->
-			needed[ON_PARKED] = needed[ON_REAL]; REAL_FRAME_ENDS
+		:: needed[ON_REAL] -> REAL_FRAME_ENDS
+		:: else -> needed[ON_PARKED] = 0; OF(PARKED, DX_W) = 0; POISON(PARKED)
+		fi;
+		rip = U_RUN }
+	:: d_step { STEP(U_RUN, USER_NMI, "call exc_nmi"); rdx = SCRATCH; rip = C_TEST }
+	:: d_step { STEP(U_RESTORE, USER_NMI, "restore registers"); POP(rdx); rip = U_IRET }
+	:: d_step { STEP(U_IRET, USER_NMI, "iret"); iret() }
+
+	/* The real NMI handler decides, on the REAL stack, with NMIs masked (L1). */
+	:: d_step { STEP(A_ENTRY, REAL_NMI, "from user mode? (L3)");
+		rip = (OF(REAL, CS_W) == USER_CS && !IS(no_cs_test) -> U_BEGIN : A_DECIDE) }
+	:: d_step { STEP(A_DECIDE, REAL_NMI, "first, nested or restart?");
+		rip = DECISION(!IS(no_epilogue_restart), !IS(no_nest_test));
+		if :: rip == F_COPY && !IS(no_count) -> SET_COUNT(1) :: else fi }
+	:: d_step { STEP(N_LATCH, REAL_NMI, "nested: latch++");
+		if :: IS(no_latch_in_nested) :: else -> LATCH fi; rip = N_IRET }
+	:: d_step { STEP(N_IRET, REAL_NMI, "iret"); iret(); REAL_FRAME_ENDS }
+	:: d_step { STEP(S_RESTART, REAL_NMI, "restart: nest_count = 1 (H4)");
+		if :: IS(no_count_after_restart) :: else -> SET_COUNT(1) fi;
+		if :: IS(restart_uncounted) :: else -> COUNT_RESTART fi;
+		REAL_FRAME_ENDS; rsp = LATCHED; rip = H_AGAIN }
+	:: d_step { STEP(F_COPY, REAL_NMI, "first, nest_count is 1: copy the frame");
+		CHECK(FRAMES, !needed[ON_LATCHED]);
+		COPY(LATCHED, REAL); needed[ON_LATCHED] = 1;
+		REAL_FRAME_ENDS; rsp = LATCHED; rip = H_SAVE }
+
+	/*
+	 * The latched NMI handler, on the LATCHED stack, with RSP at the one frame (L6).
+	 * CONFIG_DEBUG_ENTRY unmasks NMIs right away, as a fault would.
+	 */
+	:: d_step { CHOICE(H_SAVE, EVENTS && EARLY, HANDLER, "DEBUG_ENTRY: iret to itself");
+		CHECK(COUNT, nest_count == 1); masked = 0 }
+	:: d_step { STEP(H_SAVE, HANDLER, "cld; save registers");
+		df = 0; PUSH(rdx); rdx = SCRATCH; rip = H_RUN }
+	:: d_step { STEP(H_AGAIN, HANDLER, "again: save registers");
+		PUSH(rdx); rdx = SCRATCH; rip = (IS(latch_taken_late) -> H_RUN : H_TAKE) }
+	/* The latch is taken before the run that serves it (L7). */
+	:: d_step { STEP(H_TAKE, HANDLER, "take the latch");
+		rdx = latch; take_due = latch;
+		if :: IS(no_take) :: else -> latch = 0 fi; rip = H_COUNT }
+	:: d_step { STEP(H_COUNT, HANDLER, "count what was taken");
+		take_due = take_due && (rdx != 1 || IS(nested_uncounted));
+		rdx = SCRATCH; rip = (IS(latch_taken_late) -> H_RESTORE : H_RUN) }
+	:: d_step { STEP(H_RUN, HANDLER, "call exc_nmi"); rip = C_TEST }
+	:: d_step { STEP(H_TEST, HANDLER, "latch?");
+		rip = (latch && !IS(shortcut) -> H_TAKE : H_RESTORE) }
+	:: d_step { STEP(H_RESTORE, HANDLER, "restore registers"); POP(rdx); rip = E_TEST }
+
+	/* An NMI or #MC in the epilogue leads back to its beginning, or before (L8). */
+	:: d_step { STEP(E_TEST, EPILOGUE, "latch?");
+		rip = (latch && !IS(no_latch_test) -> H_AGAIN : E_CLEAR) }
+	:: d_step { STEP(E_CLEAR, EPILOGUE, "nest_count = 0"); SET_COUNT(0); rip = E_IRET }
+	:: d_step { STEP(E_IRET, EPILOGUE, "iret"); needed[ON_LATCHED] = 0; iret() }
+
+	/* If #MC hit the epilogue, what nests in #MC is to be latched (L9). */
+	:: d_step { STEP(M_CHECK, MC_CHECK, "in the epilogue?");
+		rip = (MC_HIT_EPILOGUE(IS(no_cs_test_in_mce_entry)) ->
+		       M_COUNT : MC_STOCK_ENTRY) }
+	:: d_step { STEP(M_COUNT, MC_CHECK, "nest_count = 1");
+		if :: IS(no_count_in_mce_entry) :: else -> SET_COUNT(1) fi;
+		rip = MC_STOCK_ENTRY }
+
+	/*
+	 * If #DB hit the copy to the thread stack, the frame is parked as for #MC (L13).
+	 * At the first step of an NMI, #DB is dropped (L14).
+	 */
+	:: d_step { STEP(G_CHECK, DB_CHECK, "at or in the entry of an NMI?");
+		rip = (OF(DEBUG, CS_W) != KERNEL_CS && !IS(debug_check_ignores_cs) -> DB_SAVE :
+		      (OF(DEBUG, RIP_W) == A_ENTRY && !IS(no_drop_in_debug_check) -> G_DROP :
+		      (OF(DEBUG, RIP_W) >= U_SWITCH && OF(DEBUG, RIP_W) < U_RUN -> G_COPY :
+		       DB_SAVE))) }
+	:: d_step { STEP(G_DROP, DB_CHECK, "drop it");
+		rsp = REAL; DB_FRAME_ENDS; rip = A_ENTRY }
+	/* If it was parked before, it is copied to itself. */
+	:: d_step { STEP(G_COPY, DB_CHECK, "copy the frame to the #DF stack");
+		CHECK(FRAMES, !needed[ON_PARKED] || rdx == PARKED + DX_W);
+		COPY(PARKED, rdx - DX_W); OF(PARKED, DX_W) = mem[rdx]; rip = G_MOVE }
+	:: d_step { STEP(G_MOVE, DB_CHECK, "RDX points there");
+		if
+		:: rdx == REAL + DX_W -> needed[ON_PARKED] = needed[ON_REAL]; REAL_FRAME_ENDS
 		:: else
 		fi;
-		if :: DB_MOVES_DX -> rdx = rsp + DB_TO_PARKED + DX_W :: else fi;
-		FALLS_THROUGH }
-	/* @asm: jmp asm_exc_debug */
-	:: d_step { INSN(G_JMP, DB_CHECK, "jmp asm_exc_debug"); rip = DB_SAVE }
-	/* @label: .Ldrop_debug */
-	/* @asm: addq $DB_TO_REAL, %rsp */
-	:: d_step { INSN(G_ADDQ, DB_CHECK, "drop it: addq, to the REAL stack (L14)");
-		rsp = rsp + DB_TO_REAL; FALLS_THROUGH }
-	/* @asm: jmp asm_exc_nmi_latched */
-	:: d_step { INSN(G_JMP_NMI, DB_CHECK, "jmp asm_exc_nmi_latched");
-		DB_FRAME_ENDS; rip = A_ENDBR }
-	/* @label: __debug_latched_end */
-	/* @private: int3 */
+		rdx = (IS(no_move_in_debug_check) -> rdx : PARKED + DX_W); rip = DB_SAVE }
 
-	/* The rare decisions: REAL stack, NMIs masked (L1). */
-	/* @label: __nmi_prologue_begin */
-	/* @label: .Lnear */
-	/* @asm: cmpq $__nmi_epilogue_begin, HWFRAME_RIP(%rsp) */
-	:: d_step { INSN(X_CMP_BEGIN, PROLOGUE, "cmpq epilogue_begin, RIP (L10)");
-		cond = (WORD(RIP_W) < EPILOGUE_BEGIN); FALLS_THROUGH }
-	/* @asm: jb .Ltest_nest_count */
-	:: d_step { INSN(X_JB_BELOW, PROLOGUE, "jb test_nest_count"); JUMP_IF(ON_BELOW) }
-	/* @asm: cmpq $__machine_check_latched_end, HWFRAME_RIP(%rsp) */
-	:: d_step { INSN(X_CMP_MC_END, PROLOGUE, "cmpq machine_check_end, RIP (L10)");
-		cond = (WORD(RIP_W) >= M_END); FALLS_THROUGH }
-	/* @asm: jae .Ltest_nest_count */
-	:: d_step { INSN(X_JAE_ABOVE, PROLOGUE, "jae test_nest_count"); JUMP_IF(ON_ABOVE) }
-	/* @asm: cmpq $__nmi_epilogue_end, HWFRAME_RIP(%rsp) */
-	:: d_step { INSN(X_CMP_END, PROLOGUE, "cmpq epilogue_end, RIP");
-		cond = (WORD(RIP_W) < EPILOGUE_END); FALLS_THROUGH }
-	/* @asm: jb .Lrestart */
-	:: d_step { INSN(X_JB, PROLOGUE, "jb restart"); JUMP_IF(ON_EPILOGUE) }
-	/* @asm: testb $3, (REAL_TO_MCE + HWFRAME_CS)(%rsp) */
-	:: d_step { INSN(X_TESTB, PROLOGUE, "testb CS of #MC");
-		cond = (WORD(REAL_TO_MCE + CS_W) != KERNEL_CS); FALLS_THROUGH }
-	/* @asm: jnz .Ltest_nest_count */
-	:: d_step { INSN(X_JNZ, PROLOGUE, "jnz test_nest_count"); JUMP_IF(ON_MC_OF_USER) }
-	/* @asm: cmpq $__nmi_epilogue_begin, (REAL_TO_MCE + HWFRAME_RIP)(%rsp) */
-	:: d_step { INSN(X_CMP_MC_RIP, PROLOGUE, "cmpq epilogue_begin, RIP of #MC (L9)");
-		cond = (WORD(REAL_TO_MCE + RIP_W) < EPILOGUE_BEGIN); FALLS_THROUGH }
-	/* @asm: jb .Ltest_nest_count */
-	:: d_step { INSN(X_JB2, PROLOGUE, "jb test_nest_count"); JUMP_IF(ON_MC_ELSEWHERE) }
-	/* @asm: cmpq $__nmi_epilogue_end, (REAL_TO_MCE + HWFRAME_RIP)(%rsp) */
-	:: d_step { INSN(X_CMP_MC_RIP2, PROLOGUE, "cmpq epilogue_end, RIP of #MC (L9)");
-		cond = (WORD(REAL_TO_MCE + RIP_W) >= EPILOGUE_END); FALLS_THROUGH }
-	/* @asm: jae .Ltest_nest_count */
-	:: d_step { INSN(X_JAE2, PROLOGUE, "jae test_nest_count");
-		rip = (cond -> ON_MC_ELSEWHERE : ON_MC_OF_EPILOGUE); cond = 0 }
-	/* @label: .Lnested */
-	/* @asm: incl LATCHED_NMI_LATCH(%rsp) */
-	:: d_step { INSN(N_INCL, PROLOGUE, "nested: incl latch");
-		if :: NESTED_LATCHES -> INCREMENT_LATCH :: else fi; FALLS_THROUGH }
-	/* @label: __nmi_nested_iret */
-	/* @asm: iretq */
-	:: d_step { INSN(N_IRETQ, PROLOGUE, "iretq"); iret(); REAL_FRAME_ENDS }
-	/* @label: .Lrestart */
-	/* @asm: movl $1, LATCHED_NMI_NEST_COUNT(%rsp) */
-	:: d_step { INSN(S_MOVL, PROLOGUE, "restart: movl $1, nest_count (H4)");
-		if :: RESTART_COUNT -> SET_COUNT_AT(0, 1) :: else fi; FALLS_THROUGH }
-	/* @asm: jmp .Lrestarted */
-	:: d_step { INSN(S_JMP_OUT, PROLOGUE, "jmp restarted"); REAL_FRAME_ENDS; rip = S_INCL }
-	/* @label: __nmi_prologue_end */
-
-	/* Another run of the handlers: LATCHED stack, RSP at the one frame (L6). */
-	/* @label: latched_nmi_repeat */
-	/* @private: pushq $-1 */
-	/* @asm: call paranoid_entry */
-	:: d_step { INSN(R_SAVE, HANDLER, "again: pushq $-1; paranoid_entry");
-		PUSH(0); PUSH(rdx); rdx = SCRATCH; rip = AFTER_SAVE_AGAIN }
-	/* EAX is saved and restored by everybody, as RDX is. */
-	/* @label: .Ltake_latch */
-	/* @asm: xorl %eax, %eax */
-	:: d_step { INSN(T_XORL, HANDLER, "take: xorl eax, eax"); rdx = 0; FALLS_THROUGH }
-	/* @asm: xchgl %eax, (REGS_TO_REAL + LATCHED_NMI_LATCH)(%rsp) */
-	:: d_step { INSN(T_XCHGL, HANDLER, "xchgl eax, latch (L7)");
-		rdx = WORD(REGS_TO_REAL + LATCH_W);
-		take_uncounted = rdx;
-		if :: XCHGL_CLEARS -> WORD(REGS_TO_REAL + LATCH_W) = 0 :: else fi;
-		FALLS_THROUGH }
-	/* @asm: addl %eax, (REGS_TO_REAL + LATCHED_NMI_NESTED)(%rsp) */
-	:: d_step { INSN(T_ADDL, HANDLER, "addl eax, nested");
-		take_uncounted = (ADDL_COUNTS && take_uncounted == rdx -> 0 : take_uncounted);
-		rdx = SCRATCH; FALLS_THROUGH }
-	/* @asm: jmp .Lrun_handlers */
-	:: d_step { INSN(T_JMP, HANDLER, "jmp run_handlers"); rip = AFTER_TAKE }
-
-	/* @label: .Lrestarted */
-	/* @asm: incl LATCHED_NMI_RESTARTED(%rsp) */
-	:: d_step { INSN(S_INCL, PROLOGUE, "restart: incl restarted");
-		if :: RESTART_COUNTED -> COUNT_RESTART :: else fi; FALLS_THROUGH }
-	/* @asm: subq $LATCHED_NMI_DISTANCE, %rsp */
-	:: d_step { INSN(S_SUBQ, PROLOGUE, "subq, to the frame on the LATCHED stack");
-		rsp = rsp - DISTANCE; FALLS_THROUGH }
-	/* @asm: jmp latched_nmi_repeat */
-	:: d_step { INSN(S_JMP, PROLOGUE, "jmp latched_nmi_repeat"); rip = R_SAVE }
-	/* @label: .Lrestore_gs */
-	/* @private: testl %ebx, %ebx */
-	/* @private: jnz .Lrestore_regs */
-	/* @private: swapgs */
-	/* @private: jmp .Lrestore_regs */
-	/* @label: __latched_nmi_text_end */
-
-	EXC_NMI_OPTIONS(H_CMPL, U_POP_REGS)
+	EXC_NMI_OPTIONS(H_TEST, U_RESTORE)
 	FAULT_OPTIONS
 	MC_OPTIONS
 	DB_OPTIONS

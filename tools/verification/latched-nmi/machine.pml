@@ -2,10 +2,11 @@
 /*
  * One x86-64 CPU as the NMI entry code sees it.
  *
- * Every protocol includes this file and adds its own instructions. The whole
- * model is one process: one loop of options, each of which is either one
- * instruction at "rip", or one event that the outside world may choose at any
- * instruction boundary. The checker takes every choice at every boundary.
+ * Every protocol includes this file and adds its own steps. The whole model is
+ * one process: one loop of options, each of which is either the step at "rip",
+ * or one event that the outside world may choose before any step. The checker
+ * takes every choice before every step. A step is an instruction, or several
+ * between which an event does nothing that it does not do before or after them.
  *
  *	NMI pin		One pending bit. An arrival sets it; delivery, possible
  *			only while "masked" is clear, clears it and sets
@@ -15,7 +16,7 @@
  *			Its handler returns, and may fault any number of times.
  *	faults		The NMI handler and the handlers of #MC and #DB may
  *			fault: a frame below RSP, and an IRET that returns there.
- *	#DB		A data watchpoint hits an access of the stub to the task,
+ *	#DB		A data watchpoint hits an access of the entry to the task,
  *			or of user mode; none is armed while #DB is handled.
  *	#DF		The one that is survived: an IRET to user mode faults.
  *	SMI		Its handler executed an IRET: "masked" is clear.
@@ -79,7 +80,6 @@
 #define KERNEL_CS	2
 #define USER_CS		3
 #define FLAGS_ONE	8	/* The bit of RFLAGS that is always set. */
-#define FLAG_COND	1
 #define FLAG_DF		2
 #define KERNEL_SS	4
 #define USER_SS		5
@@ -91,17 +91,14 @@ byte mem[MEM_WORDS];
 
 byte rip, rsp, cs, ss;
 byte rdx;		/* Stands for all general registers. */
-bit cond;		/* The flag that the next conditional jump looks at. */
 bit df;
 bit masked;		/* NMIs are masked from delivery until an IRET. */
 bit pending;		/* The NMI pin. */
 bit dead;		/* Triple fault, or an IRET to nowhere. */
 
-/* What the protocol keeps; this project's stub has it in memory. */
-#ifndef nest_count
+/* What the protocol keeps. */
 short nest_count;
 byte latch;
-#endif
 
 /* States of exc_nmi(), see below. */
 #define NMI_NOT_RUNNING	0
@@ -168,15 +165,14 @@ byte ctx;
 
 #define OUTERMOST	(cs == USER_CS || rip == OUT_KERNEL || rip == OUT_BELOW || \
 			 rip == OUT_ABOVE)
-/* An NMI that can be delivered is delivered before the next instruction. */
+/* An NMI that can be delivered is delivered before the next step. */
 #define AT(label)	(rip == (label) && cs == KERNEL_CS && !dead && \
 			 !(pending && !masked && NMI_FAIR))
 
 /* ------------------------------------------------------ ghosts, properties */
 
 /*
- * Ghosts record what happened, for the properties only. No instruction reads
- * one.
+ * Ghosts record what happened, for the properties only. No step reads one.
  *
  * "owed" is the sequence-number formulation of "every arrival is followed by
  * a complete handler run begun after it", with the numbers reduced to the
@@ -197,78 +193,37 @@ byte mc_hit;		/* The RIP that #MC hit. */
 
 /*
  * The properties. Each assertion is headed by a constant that names it, so
- * that one exhaustive run tells which of them hold and which do not.
+ * that one exhaustive run tells which of them hold and which do not. With ONLY=n
+ * the other constants are 1, so that a run stops at the nth property alone.
  */
-/* Always 0. */
-bit REENTRY, FRAMES, RETURN, ARRIVAL, REST, COUNT, STACK, CLEAN, EXACT, JUDGED;
+#ifndef ONLY
+#define ONLY	0
+#endif
+#define UNLESS_ONLY(n)	(ONLY != 0 && ONLY != n)
+bit REENTRY = UNLESS_ONLY(1);
+bit FRAMES = UNLESS_ONLY(2);
+bit RETURN = UNLESS_ONLY(3);
+bit ARRIVAL = UNLESS_ONLY(4);
+bit REST = UNLESS_ONLY(5);
+bit COUNT = UNLESS_ONLY(6);
+bit STACK = UNLESS_ONLY(7);
+bit CLEAN = UNLESS_ONLY(8);
+bit EXACT = UNLESS_ONLY(9);
+bit JUDGED = UNLESS_ONLY(10);
 
 /*
  * After the first violation the outside world keeps still, so that what is
  * seen from there on is its consequence.
  */
 bit doomed;
-
-/* ONLY=n: stop at the nth property, for the shortest trail that shows it. */
-#ifndef ONLY
-#define ONLY 0
-#endif
-#if ONLY == 0 || ONLY == 1
-#define CHECK_REENTRY(c)	assert(REENTRY || (c)); doomed = doomed || !(c)
-#else
-#define CHECK_REENTRY(c)	doomed = doomed || !(c)
-#endif
-#if ONLY == 0 || ONLY == 2
-#define CHECK_FRAMES(c)	assert(FRAMES || (c)); doomed = doomed || !(c)
-#else
-#define CHECK_FRAMES(c)	doomed = doomed || !(c)
-#endif
-#if ONLY == 0 || ONLY == 3
-#define CHECK_RETURN(c)	assert(RETURN || (c)); doomed = doomed || !(c)
-#else
-#define CHECK_RETURN(c)	doomed = doomed || !(c)
-#endif
-#if ONLY == 0 || ONLY == 4
-#define CHECK_ARRIVAL(c)	assert(ARRIVAL || (c)); doomed = doomed || !(c)
-#else
-#define CHECK_ARRIVAL(c)	doomed = doomed || !(c)
-#endif
-#if ONLY == 0 || ONLY == 5
-#define CHECK_REST(c)		assert(REST || (c)); doomed = doomed || !(c)
-#else
-#define CHECK_REST(c)		doomed = doomed || !(c)
-#endif
-#if ONLY == 0 || ONLY == 6
-#define CHECK_COUNT(c)		assert(COUNT || (c)); doomed = doomed || !(c)
-#else
-#define CHECK_COUNT(c)		doomed = doomed || !(c)
-#endif
-#if ONLY == 0 || ONLY == 7
-#define CHECK_STACK(c)		assert(STACK || (c)); doomed = doomed || !(c)
-#else
-#define CHECK_STACK(c)		doomed = doomed || !(c)
-#endif
-#if ONLY == 0 || ONLY == 8
-#define CHECK_CLEAN(c)		assert(CLEAN || (c)); doomed = doomed || !(c)
-#else
-#define CHECK_CLEAN(c)		doomed = doomed || !(c)
-#endif
-#if ONLY == 0 || ONLY == 9
-#define CHECK_EXACT(c)		assert(EXACT || (c)); doomed = doomed || !(c)
-#else
-#define CHECK_EXACT(c)		doomed = doomed || !(c)
-#endif
-#if ONLY == 0 || ONLY == 10
-#define CHECK_JUDGED(c)		assert(JUDGED || (c)); doomed = doomed || !(c)
-#else
-#define CHECK_JUDGED(c)		doomed = doomed || !(c)
-#endif
+#define CHECK(property, c)	assert(property || (c)); doomed = doomed || !(c)
 
 /* Count is 0 or 1, checked at every write. */
-#define SET_COUNT(v)	nest_count = v; CHECK_COUNT(nest_count == 0 || nest_count == 1)
+#define SET_COUNT(v)	nest_count = v; CHECK(COUNT, nest_count == 0 || nest_count == 1)
 
 /*
- * One line of a replayed trail: the state before the instruction, then who
- * executes what. Costs nothing in a verification.
+ * One line of a replayed trail: the state before the step, then who executes
+ * what. Costs nothing in a verification.
  */
 mtype = { NMIs_open, NMIs_masked };
 #define SAY(where, what) \
@@ -302,19 +257,19 @@ c_decl {
 #define TAKEN(step)	skip
 #endif
 
-/* Fetches one instruction: the options of the loop in CPU begin with it. */
-#define INSN(label, where, what)	AT(label) -> TAKEN(label); SAY(where, what); RAN
+/* The CPU is at this step: the options of the loop begin with it. */
+#define STEP(label, where, what)	AT(label) -> TAKEN(label); SAY(where, what); RAN
 
-/* The same, for one half of an instruction with more than one outcome. */
-#define CHOICE(label, cond, where, what) \
-	AT(label) && (cond) -> TAKEN(256 + label); SAY(where, what); RAN
+/* The same, for one half of a step with more than one outcome. */
+#define CHOICE(label, possible, where, what) \
+	AT(label) && (possible) -> TAKEN(256 + label); SAY(where, what); RAN
 
 /* ------------------------------------------------------------- liveness */
 
 /*
  * In the liveness runs the outside world calms down at some time of its own
  * choice. STORM leaves the NMIs on, but the code that an NMI has interrupted
- * executes at least one instruction before the next.
+ * executes at least one step before the next.
  */
 #ifdef LIVE
 bit quiet, ran;
@@ -372,7 +327,7 @@ ltl live { [] (quiet -> <> [] AT_REST) }
 #define DIE \
 	dead = 1; \
 	printf("  *** the machine is dead\n"); \
-	CHECK_RETURN(false)
+	CHECK(RETURN, false)
 
 /* Spin wants no conditional expression in a parameter of an inline. */
 #define PUSH(value)	word = value; push_word()
@@ -383,7 +338,7 @@ inline push_word()
 	if
 	:: dead
 	:: !dead && NO_ROOM(rsp, 1) ->
-		CHECK_STACK(false);
+		CHECK(STACK, false);
 		DIE
 	:: else ->
 		rsp--;
@@ -395,7 +350,7 @@ inline push_word()
 #define WORD(offset)	mem[IN_MEMORY(rsp + (offset))]
 #define IN_MEMORY(a)	((a) >= 0 && (a) < MEM_WORDS -> (a) : 0)
 #define POP(reg)	reg = WORD(0); WORD(0) = 0; rsp++
-#define FLAGS		(FLAGS_ONE + cond + 2 * df)
+#define FLAGS		(FLAGS_ONE + FLAG_DF * df)
 
 #define WRITE_FRAME(base, fip, fcs, fflags, fsp, fss) \
 	mem[(base) + RIP_W] = fip; \
@@ -420,7 +375,7 @@ inline fault()
 {
 	if
 	:: NO_ROOM(rsp, FRAME) ->
-		CHECK_STACK(false);
+		CHECK(STACK, false);
 		DIE
 	:: else ->
 		WRITE_FRAME(rsp - FRAME, rip, cs, FLAGS, rsp, ss);
@@ -433,13 +388,13 @@ inline fault()
 inline outermost_resumes()
 {
 	printf("==== the outermost context resumes\n");
-	CHECK_RETURN(away);
-	CHECK_RETURN(cs == CTX_CS && rip == CTX_RIP && rsp == CTX_RSP);
-	CHECK_RETURN(ss == CTX_SS && df == CTX_DF && rdx == CTX_RDX);
-	CHECK_RETURN(!running && !mc_active && !db_active);
-	CHECK_ARRIVAL(!running && (!owed || pending));
-	CHECK_REST(nest_count == 0 && latch == 0 && MORE_AT_REST);
-	CHECK_EXACT(ALL_COUNTED);
+	CHECK(RETURN, away);
+	CHECK(RETURN, cs == CTX_CS && rip == CTX_RIP && rsp == CTX_RSP);
+	CHECK(RETURN, ss == CTX_SS && df == CTX_DF && rdx == CTX_RDX);
+	CHECK(RETURN, !running && !mc_active && !db_active);
+	CHECK(ARRIVAL, !running && (!owed || pending));
+	CHECK(REST, nest_count == 0 && latch == 0 && MORE_AT_REST);
+	CHECK(EXACT, ALL_COUNTED);
 	away = 0;
 	/* After a wrong return the machine is beyond repair. */
 	dead = !(cs == CTX_CS && rip == CTX_RIP && rsp == CTX_RSP &&
@@ -477,7 +432,6 @@ inline iret()
 		RAN_NOTHING;
 		IRET_UNMASKS(mem[rsp + SS_W]);
 		base = rsp;
-		cond = mem[rsp + FLAGS_W] & FLAG_COND;
 		df = (mem[rsp + FLAGS_W] & FLAG_DF) / FLAG_DF;
 		rip = mem[rsp + RIP_W];
 		cs = mem[rsp + CS_W];
@@ -494,14 +448,14 @@ inline iret()
 		:: cs == KERNEL_CS && rip == NOWHERE -> DIE
 		:: else ->
 			if
-			:: OUTERMOST -> cond = 0; outermost_resumes()
+			:: OUTERMOST -> outermost_resumes()
 			:: else
 			fi
 		fi
 	fi
 }
 
-#define HANDLER_BEGINS	CHECK_REENTRY(!running); CHECK_CLEAN(!df); running = 1; owed = 0
+#define HANDLER_BEGINS	CHECK(REENTRY, !running); CHECK(CLEAN, !df); running = 1; owed = 0
 #define HANDLER_ENDS	running = 0
 
 /* ----------------------------------------------------------------- events */
@@ -541,7 +495,7 @@ inline iret()
 #define DF_EVENT \
 	:: d_step { EVENTS && !dead && cs == KERNEL_CS && (rip == OUT_KERNEL || IRET_TO_USER) -> \
 		printf("---- #DF: an IRET to user mode faulted\n"); \
-		CHECK_FRAMES(!needed[ON_PARKED]); \
+		CHECK(FRAMES, !needed[ON_PARKED]); \
 		DELIVER(DF_TOP, DF_SAVE, 0) }
 #else
 #define DF_EVENT
@@ -565,7 +519,7 @@ inline iret()
 		printf("---- the NMI is delivered\n"); \
 		pending = 0; \
 		masked = 1; \
-		CHECK_FRAMES(!needed[ON_REAL]); \
+		CHECK(FRAMES, !needed[ON_REAL]); \
 		needed[ON_REAL] = 1; \
 		TO_BE_COUNTED; \
 		DELIVER(REAL_TOP, NMI_ENTRY, SS_NMI_MARK) } \
@@ -611,7 +565,7 @@ inline iret()
 /* ------------------------------------------- code shared by all protocols */
 
 #define FAULT_OPTIONS \
-	:: d_step { INSN(FAULT_IRET, "fault:   ", "iretq"); iret() }
+	:: d_step { STEP(FAULT_IRET, "fault:   ", "iretq"); iret() }
 
 #define MAY_FAULT(label, where) \
 	:: d_step { CHOICE(label, EVENTS, where, "faults"); fault() }
@@ -649,18 +603,18 @@ inline iret()
 #define MC_EARLY
 #endif
 #define MC_OPTIONS \
-	:: d_step { INSN(MC_SAVE, "#MC:     ", "save registers"); \
+	:: d_step { STEP(MC_SAVE, "#MC:     ", "save registers"); \
 		PUSH(rdx); rdx = SCRATCH; rip = MC_C_ENTRY } \
 	MC_EARLY \
-	:: d_step { INSN(MC_C_ENTRY, "#MC:     ", "fix-up, if the protocol has one"); \
+	:: d_step { STEP(MC_C_ENTRY, "#MC:     ", "fix-up, if the protocol has one"); \
 		rip = MC_BODY; MC_FIXUP } \
 	MAY_FAULT(MC_BODY, "#MC:     ") \
-	:: d_step { INSN(MC_BODY, "#MC:     ", "the C handler proper"); \
-		CHECK_JUDGED(mem[MCE_TOP - FRAME + RIP_W] == mc_hit); \
+	:: d_step { STEP(MC_BODY, "#MC:     ", "the C handler proper"); \
+		CHECK(JUDGED, mem[MCE_TOP - FRAME + RIP_W] == mc_hit); \
 		mc_hit = 0; rip = MC_RESTORE } \
-	:: d_step { INSN(MC_RESTORE, "#MC:     ", "move, restore registers"); \
+	:: d_step { STEP(MC_RESTORE, "#MC:     ", "move, restore registers"); \
 		MC_MOVE; POP(rdx); rip = MC_IRET } \
-	:: d_step { INSN(MC_IRET, "#MC:     ", "iretq"); \
+	:: d_step { STEP(MC_IRET, "#MC:     ", "iretq"); \
 		mc_active = 0; iret(); \
 		mem[MCE_TOP - FRAME + RIP_W] = MC_STALE_RIP }
 #else
@@ -679,13 +633,13 @@ inline iret()
 
 #ifdef DB
 #define DB_OPTIONS \
-	:: d_step { INSN(DB_SAVE, "#DB:     ", "save registers"); \
+	:: d_step { STEP(DB_SAVE, "#DB:     ", "save registers"); \
 		PUSH(rdx); rdx = SCRATCH; rip = DB_BODY } \
 	MAY_FAULT(DB_BODY, "#DB:     ") \
-	:: d_step { INSN(DB_BODY, "#DB:     ", "the C handler"); rip = DB_RESTORE } \
-	:: d_step { INSN(DB_RESTORE, "#DB:     ", "restore registers"); \
+	:: d_step { STEP(DB_BODY, "#DB:     ", "the C handler"); rip = DB_RESTORE } \
+	:: d_step { STEP(DB_RESTORE, "#DB:     ", "restore registers"); \
 		POP(rdx); rip = DB_IRET } \
-	:: d_step { INSN(DB_IRET, "#DB:     ", "iretq"); \
+	:: d_step { STEP(DB_IRET, "#DB:     ", "iretq"); \
 		db_active = 0; iret(); \
 		mem[DB_TOP - FRAME + RIP_W] = DB_STALE_RIP }
 #else
@@ -700,12 +654,12 @@ inline iret()
 
 #ifdef DF
 #define DF_OPTIONS \
-	:: d_step { INSN(DF_SAVE, "#DF:     ", "save registers"); \
+	:: d_step { STEP(DF_SAVE, "#DF:     ", "save registers"); \
 		PUSH(0); PUSH(rdx); rdx = SCRATCH; rip = DF_BODY } \
-	:: d_step { INSN(DF_BODY, "#DF:     ", "the C handler"); rip = DF_RESTORE } \
-	:: d_step { INSN(DF_RESTORE, "#DF:     ", "restore registers"); \
+	:: d_step { STEP(DF_BODY, "#DF:     ", "the C handler"); rip = DF_RESTORE } \
+	:: d_step { STEP(DF_RESTORE, "#DF:     ", "restore registers"); \
 		POP(rdx); rsp++; rip = DF_IRET } \
-	:: d_step { INSN(DF_IRET, "#DF:     ", "iretq"); iret() }
+	:: d_step { STEP(DF_IRET, "#DF:     ", "iretq"); iret() }
 #else
 #define DF_OPTIONS
 #endif
@@ -735,20 +689,20 @@ inline iret()
 
 #define EXC_NMI_OPTIONS(to_kernel, to_user) \
 	:: d_step { CHOICE(C_TEST, EVENTS && EARLY, IN_C, "sev_es_nmi_complete()"); masked = 0 } \
-	:: d_step { INSN(C_TEST, IN_C, "nmi_state != NMI_NOT_RUNNING?"); \
+	:: d_step { STEP(C_TEST, IN_C, "nmi_state != NMI_NOT_RUNNING?"); \
 		rip = (nmi_state != NMI_NOT_RUNNING -> C_LATCH : C_EXECUTING) } \
-	:: d_step { INSN(C_LATCH, IN_C, "nmi_state = NMI_LATCHED"); \
+	:: d_step { STEP(C_LATCH, IN_C, "nmi_state = NMI_LATCHED"); \
 		nmi_state = NMI_LATCHED; rip = C_RETURN } \
-	:: d_step { INSN(C_EXECUTING, IN_C, "nmi_state = NMI_EXECUTING"); \
+	:: d_step { STEP(C_EXECUTING, IN_C, "nmi_state = NMI_EXECUTING"); \
 		nmi_state = NMI_EXECUTING; rip = C_BEGIN } \
 	MAY_FAULT(C_BEGIN, IN_C) \
-	:: d_step { INSN(C_BEGIN, IN_C, "the handlers begin"); HANDLER_BEGINS; rip = C_BODY } \
+	:: d_step { STEP(C_BEGIN, IN_C, "the handlers begin"); HANDLER_BEGINS; rip = C_BODY } \
 	MAY_FAULT(C_BODY, IN_C) \
-	:: d_step { INSN(C_BODY, IN_C, "the handlers run"); rip = C_END } \
-	:: d_step { INSN(C_END, IN_C, "the handlers end"); HANDLER_ENDS; rip = C_DEC } \
+	:: d_step { STEP(C_BODY, IN_C, "the handlers run"); rip = C_END } \
+	:: d_step { STEP(C_END, IN_C, "the handlers end"); HANDLER_ENDS; rip = C_DEC } \
 	MAY_FAULT(C_DEC, IN_C) \
-	:: d_step { INSN(C_DEC, IN_C, "if (dec nmi_state) goto nmi_restart"); \
+	:: d_step { STEP(C_DEC, IN_C, "if (dec nmi_state) goto nmi_restart"); \
 		nmi_state = (nmi_state -> nmi_state - 1 : 0); \
 		rip = (nmi_state -> C_BEGIN : C_RETURN) } \
-	:: d_step { INSN(C_RETURN, IN_C, "return"); \
+	:: d_step { STEP(C_RETURN, IN_C, "return"); \
 		rip = (ON_NMI_STACK(rsp) -> to_kernel : to_user) }

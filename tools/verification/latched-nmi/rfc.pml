@@ -64,60 +64,60 @@ active proctype cpu()
 
 	/* real_nmi_handler: always running with nmis disabled */
 	/* local_irq_disable(); */
-	:: d_step { INSN(R_IRQ_DISABLE, REAL_NMI, "cld; local_irq_disable()");
+	:: d_step { STEP(R_IRQ_DISABLE, REAL_NMI, "cld; local_irq_disable()");
 		df = 0; rip = R_IN_EPILOGUE }
 	/* if (in_nmi_epilogue()) */
-	:: d_step { INSN(R_IN_EPILOGUE, REAL_NMI, "if (in_nmi_epilogue())");
+	:: d_step { STEP(R_IN_EPILOGUE, REAL_NMI, "if (in_nmi_epilogue())");
 		rip = (WORD(CS_W) == KERNEL_CS && IN_EPILOGUE(WORD(RIP_W)) ->
 		       R_UNLATCH : R_IN_NMI) }
 	/* nmi_latch = 0; */
-	:: d_step { INSN(R_UNLATCH, REAL_NMI, "nmi_latch = 0"); latch = 0;
+	:: d_step { STEP(R_UNLATCH, REAL_NMI, "nmi_latch = 0"); latch = 0;
 		COUNT_ON_RESTART; rip = R_GOTO }
 	/* set stack pointer to start of LATCHED_NMI_STACK, goto latched_nmi_handler; */
-	:: d_step { INSN(R_GOTO, REAL_NMI, "goto latched_nmi_handler");
+	:: d_step { STEP(R_GOTO, REAL_NMI, "goto latched_nmi_handler");
 		REAL_FRAME_ENDS; rsp = LATCHED_TOP - FRAME; rip = L_SAVE }
 	/* if (in_nmi()) */
-	:: d_step { INSN(R_IN_NMI, REAL_NMI, "if (in_nmi())");
+	:: d_step { STEP(R_IN_NMI, REAL_NMI, "if (in_nmi())");
 		rip = (nest_count > 0 -> R_LATCH : R_COUNT) }
 	/* nmi_latch = 1; */
-	:: d_step { INSN(R_LATCH, REAL_NMI, "nmi_latch = 1"); latch = 1; rip = R_IRET }
+	:: d_step { STEP(R_LATCH, REAL_NMI, "nmi_latch = 1"); latch = 1; rip = R_IRET }
 	/* iret */
-	:: d_step { INSN(R_IRET, REAL_NMI, "iret"); iret(); REAL_FRAME_ENDS }
+	:: d_step { STEP(R_IRET, REAL_NMI, "iret"); iret(); REAL_FRAME_ENDS }
 	/* nmi_nest_count++; */
-	:: d_step { INSN(R_COUNT, REAL_NMI, "nmi_nest_count++");
+	:: d_step { STEP(R_COUNT, REAL_NMI, "nmi_nest_count++");
 		SET_COUNT(nest_count + 1); rip = R_COPY }
 	/* set stack pointer to start of LATCHED_NMI_STACK, goto latched_nmi_handler; */
-	:: d_step { INSN(R_COPY, REAL_NMI, "copy the frame; goto latched_nmi_handler");
-		CHECK_FRAMES(!needed[ON_LATCHED]);
+	:: d_step { STEP(R_COPY, REAL_NMI, "copy the frame; goto latched_nmi_handler");
+		CHECK(FRAMES, !needed[ON_LATCHED]);
 		WRITE_FRAME(LATCHED_TOP - FRAME, WORD(RIP_W), WORD(CS_W),
 			    WORD(FLAGS_W), WORD(RSP_W), WORD(SS_W));
 		needed[ON_LATCHED] = 1; REAL_FRAME_ENDS;
 		rsp = LATCHED_TOP - FRAME; rip = L_SAVE }
 
 	/* latched_nmi_handler: Can fault and reenable NMIs. */
-	:: d_step { INSN(L_SAVE, LATCHED, "save registers");
+	:: d_step { STEP(L_SAVE, LATCHED, "save registers");
 		PUSH(rdx); rdx = SCRATCH; rip = L_BEGIN }
-	:: d_step { INSN(L_BEGIN, LATCHED, "the system NMI handler begins");
+	:: d_step { STEP(L_BEGIN, LATCHED, "the system NMI handler begins");
 		HANDLER_BEGINS; rip = L_BODY }
 	MAY_FAULT(L_BODY, LATCHED)
-	:: d_step { INSN(L_BODY, LATCHED, "the system NMI handler runs"); rip = L_END }
-	:: d_step { INSN(L_END, LATCHED, "the system NMI handler ends");
+	:: d_step { STEP(L_BODY, LATCHED, "the system NMI handler runs"); rip = L_END }
+	:: d_step { STEP(L_END, LATCHED, "the system NMI handler ends");
 		HANDLER_ENDS; rip = L_RESTORE }
-	:: d_step { INSN(L_RESTORE, LATCHED, "restore registers"); POP(rdx); rip = E_IF_LATCH }
+	:: d_step { STEP(L_RESTORE, LATCHED, "restore registers"); POP(rdx); rip = E_IF_LATCH }
 
 	/* __nmi_epilogue_begin: */
 	/* if (nmi_latch) */
-	:: d_step { INSN(E_IF_LATCH, EPILOGUE, "if (nmi_latch)");
+	:: d_step { STEP(E_IF_LATCH, EPILOGUE, "if (nmi_latch)");
 		rip = (latch -> E_UNLATCH : E_COUNT) }
 	/* nmi_latch = 0; */
-	:: d_step { INSN(E_UNLATCH, EPILOGUE, "nmi_latch = 0"); latch = 0; rip = E_GOTO }
+	:: d_step { STEP(E_UNLATCH, EPILOGUE, "nmi_latch = 0"); latch = 0; rip = E_GOTO }
 	/* goto latched_nmi_handler; */
-	:: d_step { INSN(E_GOTO, EPILOGUE, "goto latched_nmi_handler"); rip = L_SAVE }
+	:: d_step { STEP(E_GOTO, EPILOGUE, "goto latched_nmi_handler"); rip = L_SAVE }
 	/* nmi_nest_count--; */
-	:: d_step { INSN(E_COUNT, EPILOGUE, "nmi_nest_count--");
+	:: d_step { STEP(E_COUNT, EPILOGUE, "nmi_nest_count--");
 		SET_COUNT((nest_count > -2 -> nest_count - 1 : -2)); rip = E_IRET }
 	/* iret */
-	:: d_step { INSN(E_IRET, EPILOGUE, "iret"); needed[ON_LATCHED] = 0; iret() }
+	:: d_step { STEP(E_IRET, EPILOGUE, "iret"); needed[ON_LATCHED] = 0; iret() }
 	/* __nmi_epilogue_end: */
 
 	FAULT_OPTIONS

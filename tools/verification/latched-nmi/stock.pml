@@ -89,82 +89,82 @@ active proctype cpu()
 	do
 	EVENT_OPTIONS
 
-	:: d_step { INSN(S_ENTRY, ENTRY, "clac; cld"); df = 0; FALLS_THROUGH }
-	:: d_step { INSN(S_PUSHQ, ENTRY, "pushq rdx"); PUSH(rdx); FALLS_THROUGH }
-	:: d_step { INSN(S_TESTB, ENTRY, "testb CS; jz .Lnmi_from_kernel");
+	:: d_step { STEP(S_ENTRY, ENTRY, "clac; cld"); df = 0; FALLS_THROUGH }
+	:: d_step { STEP(S_PUSHQ, ENTRY, "pushq rdx"); PUSH(rdx); FALLS_THROUGH }
+	:: d_step { STEP(S_TESTB, ENTRY, "testb CS; jz .Lnmi_from_kernel");
 		rip = (WORD(1 + CS_W) == KERNEL_CS -> K_IN_REPEAT : U_SAVE_RSP) }
 
-	:: d_step { INSN(U_SAVE_RSP, ENTRY, "movq rsp, rdx"); rdx = rsp; FALLS_THROUGH }
-	:: d_step { INSN(U_LOAD_RSP, ENTRY, "movq thread stack, rsp");
+	:: d_step { STEP(U_SAVE_RSP, ENTRY, "movq rsp, rdx"); rdx = rsp; FALLS_THROUGH }
+	:: d_step { STEP(U_LOAD_RSP, ENTRY, "movq thread stack, rsp");
 		rsp = THREAD_TOP; FALLS_THROUGH }
-	:: d_step { INSN(U_PUSH_FRAME, ENTRY, "pushq SS"); PUSH(FROM_RDX(5)); FALLS_THROUGH }
-	:: d_step { INSN(U_PUSH_FRAME + 1, ENTRY, "pushq RSP"); PUSH(FROM_RDX(4)); FALLS_THROUGH }
-	:: d_step { INSN(U_PUSH_FRAME + 2, ENTRY, "pushq RFLAGS"); PUSH(FROM_RDX(3)); FALLS_THROUGH }
-	:: d_step { INSN(U_PUSH_FRAME + 3, ENTRY, "pushq CS"); PUSH(FROM_RDX(2)); FALLS_THROUGH }
-	:: d_step { INSN(U_PUSH_FRAME + 4, ENTRY, "pushq RIP"); PUSH(FROM_RDX(1)); FALLS_THROUGH }
-	:: d_step { INSN(U_PUSH_ORIG, ENTRY, "pushq $-1"); PUSH(0); FALLS_THROUGH }
-	:: d_step { INSN(U_PUSH_REGS, ENTRY, "PUSH_AND_CLEAR_REGS, push");
+	:: d_step { STEP(U_PUSH_FRAME, ENTRY, "pushq SS"); PUSH(FROM_RDX(5)); FALLS_THROUGH }
+	:: d_step { STEP(U_PUSH_FRAME + 1, ENTRY, "pushq RSP"); PUSH(FROM_RDX(4)); FALLS_THROUGH }
+	:: d_step { STEP(U_PUSH_FRAME + 2, ENTRY, "pushq RFLAGS"); PUSH(FROM_RDX(3)); FALLS_THROUGH }
+	:: d_step { STEP(U_PUSH_FRAME + 3, ENTRY, "pushq CS"); PUSH(FROM_RDX(2)); FALLS_THROUGH }
+	:: d_step { STEP(U_PUSH_FRAME + 4, ENTRY, "pushq RIP"); PUSH(FROM_RDX(1)); FALLS_THROUGH }
+	:: d_step { STEP(U_PUSH_ORIG, ENTRY, "pushq $-1"); PUSH(0); FALLS_THROUGH }
+	:: d_step { STEP(U_PUSH_REGS, ENTRY, "PUSH_AND_CLEAR_REGS, push");
 		PUSH(FROM_RDX(0)); REAL_FRAME_ENDS; FALLS_THROUGH }
-	:: d_step { INSN(U_CLEAR_REGS, ENTRY, "PUSH_AND_CLEAR_REGS, clear");
+	:: d_step { STEP(U_CLEAR_REGS, ENTRY, "PUSH_AND_CLEAR_REGS, clear");
 		rdx = SCRATCH; FALLS_THROUGH }
-	:: d_step { INSN(U_CALL, ENTRY, "call exc_nmi"); rip = C_TEST }
-	:: d_step { INSN(U_POP_REGS, ENTRY, "POP_REGS"); POP(rdx); rsp++; FALLS_THROUGH }
-	:: d_step { INSN(U_IRETQ, ENTRY, "iretq"); iret() }
+	:: d_step { STEP(U_CALL, ENTRY, "call exc_nmi"); rip = C_TEST }
+	:: d_step { STEP(U_POP_REGS, ENTRY, "POP_REGS"); POP(rdx); rsp++; FALLS_THROUGH }
+	:: d_step { STEP(U_IRETQ, ENTRY, "iretq"); iret() }
 
-	:: d_step { INSN(K_IN_REPEAT, ENTRY, "RIP in repeat_nmi ... end_repeat_nmi?");
+	:: d_step { STEP(K_IN_REPEAT, ENTRY, "RIP in repeat_nmi ... end_repeat_nmi?");
 		rip = (WORD(1 + RIP_W) >= R_MOVQ && WORD(1 + RIP_W) < H_SAVE ->
 		       N_POPQ : K_EXECUTING) }
-	:: d_step { INSN(K_EXECUTING, ENTRY, "NMI executing?");
+	:: d_step { STEP(K_EXECUTING, ENTRY, "NMI executing?");
 		rip = (nest_count == 1 -> N_SUBQ : K_ABOVE) }
-	:: d_step { INSN(K_ABOVE, ENTRY, "RSP above the NMI stack?");
+	:: d_step { STEP(K_ABOVE, ENTRY, "RSP above the NMI stack?");
 		rip = (WORD(1 + RSP_W) > REAL_TOP -> F_MOVQ : K_BELOW) }
-	:: d_step { INSN(K_BELOW, ENTRY, "RSP below the NMI stack?");
+	:: d_step { STEP(K_BELOW, ENTRY, "RSP below the NMI stack?");
 		rip = (WORD(1 + RSP_W) < DF_TOP -> F_MOVQ : K_DF) }
-	:: d_step { INSN(K_DF, ENTRY, "DF clear?");
+	:: d_step { STEP(K_DF, ENTRY, "DF clear?");
 		rip = (WORD(1 + FLAGS_W) & FLAG_DF -> N_SUBQ : F_MOVQ) }
 
-	:: d_step { INSN(N_SUBQ, ENTRY, "nested: subq $8, rsp"); rsp--; FALLS_THROUGH }
-	:: d_step { INSN(N_LEAQ, ENTRY, "leaq -10*8(rsp), rdx"); rdx = rsp - 10; FALLS_THROUGH }
-	:: d_step { INSN(N_PUSH_SS, ENTRY, "pushq SS"); PUSH(KERNEL_SS); FALLS_THROUGH }
-	:: d_step { INSN(N_PUSH_RSP, ENTRY, "pushq rdx"); PUSH(rdx); FALLS_THROUGH }
-	:: d_step { INSN(N_PUSHFQ, ENTRY, "pushfq"); PUSH(FLAGS); FALLS_THROUGH }
-	:: d_step { INSN(N_PUSH_CS, ENTRY, "pushq CS"); PUSH(KERNEL_CS); FALLS_THROUGH }
-	:: d_step { INSN(N_PUSH_RIP, ENTRY, "pushq $repeat_nmi"); PUSH(R_MOVQ); FALLS_THROUGH }
-	:: d_step { INSN(N_ADDQ, ENTRY, "addq $(6*8), rsp"); rsp = rsp + 6; FALLS_THROUGH }
-	:: d_step { INSN(N_POPQ, ENTRY, "popq rdx"); POP(rdx); FALLS_THROUGH }
-	:: d_step { INSN(N_IRETQ, ENTRY, "iretq"); iret(); REAL_FRAME_ENDS }
+	:: d_step { STEP(N_SUBQ, ENTRY, "nested: subq $8, rsp"); rsp--; FALLS_THROUGH }
+	:: d_step { STEP(N_LEAQ, ENTRY, "leaq -10*8(rsp), rdx"); rdx = rsp - 10; FALLS_THROUGH }
+	:: d_step { STEP(N_PUSH_SS, ENTRY, "pushq SS"); PUSH(KERNEL_SS); FALLS_THROUGH }
+	:: d_step { STEP(N_PUSH_RSP, ENTRY, "pushq rdx"); PUSH(rdx); FALLS_THROUGH }
+	:: d_step { STEP(N_PUSHFQ, ENTRY, "pushfq"); PUSH(FLAGS); FALLS_THROUGH }
+	:: d_step { STEP(N_PUSH_CS, ENTRY, "pushq CS"); PUSH(KERNEL_CS); FALLS_THROUGH }
+	:: d_step { STEP(N_PUSH_RIP, ENTRY, "pushq $repeat_nmi"); PUSH(R_MOVQ); FALLS_THROUGH }
+	:: d_step { STEP(N_ADDQ, ENTRY, "addq $(6*8), rsp"); rsp = rsp + 6; FALLS_THROUGH }
+	:: d_step { STEP(N_POPQ, ENTRY, "popq rdx"); POP(rdx); FALLS_THROUGH }
+	:: d_step { STEP(N_IRETQ, ENTRY, "iretq"); iret(); REAL_FRAME_ENDS }
 
-	:: d_step { INSN(F_MOVQ, ENTRY, "first: movq (rsp), rdx"); rdx = WORD(0); FALLS_THROUGH }
-	:: d_step { INSN(F_PUSHQ, ENTRY, "pushq $0, NMI executing"); PUSH(0);
+	:: d_step { STEP(F_MOVQ, ENTRY, "first: movq (rsp), rdx"); rdx = WORD(0); FALLS_THROUGH }
+	:: d_step { STEP(F_PUSHQ, ENTRY, "pushq $0, NMI executing"); PUSH(0);
 		if :: rsp == EXECUTING_SLOT -> SET_COUNT(0) :: else fi;
 		FALLS_THROUGH }
-	:: d_step { INSN(F_SUBQ, ENTRY, "subq $(5*8), rsp"); rsp = rsp - 5; FALLS_THROUGH }
-	:: d_step { INSN(F_COPY, ENTRY, "pushq SS, outermost"); CHECK_FRAMES(!needed[ON_LATCHED]);
+	:: d_step { STEP(F_SUBQ, ENTRY, "subq $(5*8), rsp"); rsp = rsp - 5; FALLS_THROUGH }
+	:: d_step { STEP(F_COPY, ENTRY, "pushq SS, outermost"); CHECK(FRAMES, !needed[ON_LATCHED]);
 		PUSH(WORD(11)); FALLS_THROUGH }
-	:: d_step { INSN(F_COPY + 1, ENTRY, "pushq RSP"); PUSH(WORD(11)); FALLS_THROUGH }
-	:: d_step { INSN(F_COPY + 2, ENTRY, "pushq RFLAGS"); PUSH(WORD(11)); FALLS_THROUGH }
-	:: d_step { INSN(F_COPY + 3, ENTRY, "pushq CS"); PUSH(WORD(11)); FALLS_THROUGH }
-	:: d_step { INSN(F_COPY + 4, ENTRY, "pushq RIP"); PUSH(WORD(11));
+	:: d_step { STEP(F_COPY + 1, ENTRY, "pushq RSP"); PUSH(WORD(11)); FALLS_THROUGH }
+	:: d_step { STEP(F_COPY + 2, ENTRY, "pushq RFLAGS"); PUSH(WORD(11)); FALLS_THROUGH }
+	:: d_step { STEP(F_COPY + 3, ENTRY, "pushq CS"); PUSH(WORD(11)); FALLS_THROUGH }
+	:: d_step { STEP(F_COPY + 4, ENTRY, "pushq RIP"); PUSH(WORD(11));
 		needed[ON_LATCHED] = 1; REAL_FRAME_ENDS; FALLS_THROUGH }
 
-	:: d_step { INSN(R_MOVQ, ENTRY, "repeat: movq $1, NMI executing"); SET_COUNT(1);
+	:: d_step { STEP(R_MOVQ, ENTRY, "repeat: movq $1, NMI executing"); SET_COUNT(1);
 		FALLS_THROUGH }
-	:: d_step { INSN(R_ADDQ, ENTRY, "addq $(10*8), rsp"); rsp = rsp + 10; FALLS_THROUGH }
-	:: d_step { INSN(R_COPY, ENTRY, "pushq SS, iret"); PUSH(WORD(-6)); FALLS_THROUGH }
-	:: d_step { INSN(R_COPY + 1, ENTRY, "pushq RSP"); PUSH(WORD(-6)); FALLS_THROUGH }
-	:: d_step { INSN(R_COPY + 2, ENTRY, "pushq RFLAGS"); PUSH(WORD(-6)); FALLS_THROUGH }
-	:: d_step { INSN(R_COPY + 3, ENTRY, "pushq CS"); PUSH(WORD(-6)); FALLS_THROUGH }
-	:: d_step { INSN(R_COPY + 4, ENTRY, "pushq RIP"); PUSH(WORD(-6)); FALLS_THROUGH }
-	:: d_step { INSN(R_SUBQ, ENTRY, "subq $(5*8), rsp"); rsp = rsp - 5; FALLS_THROUGH }
+	:: d_step { STEP(R_ADDQ, ENTRY, "addq $(10*8), rsp"); rsp = rsp + 10; FALLS_THROUGH }
+	:: d_step { STEP(R_COPY, ENTRY, "pushq SS, iret"); PUSH(WORD(-6)); FALLS_THROUGH }
+	:: d_step { STEP(R_COPY + 1, ENTRY, "pushq RSP"); PUSH(WORD(-6)); FALLS_THROUGH }
+	:: d_step { STEP(R_COPY + 2, ENTRY, "pushq RFLAGS"); PUSH(WORD(-6)); FALLS_THROUGH }
+	:: d_step { STEP(R_COPY + 3, ENTRY, "pushq CS"); PUSH(WORD(-6)); FALLS_THROUGH }
+	:: d_step { STEP(R_COPY + 4, ENTRY, "pushq RIP"); PUSH(WORD(-6)); FALLS_THROUGH }
+	:: d_step { STEP(R_SUBQ, ENTRY, "subq $(5*8), rsp"); rsp = rsp - 5; FALLS_THROUGH }
 
-	:: d_step { INSN(H_SAVE, HANDLER, "pushq $-1; paranoid_entry");
+	:: d_step { STEP(H_SAVE, HANDLER, "pushq $-1; paranoid_entry");
 		PUSH(0); PUSH(rdx); rdx = SCRATCH; FALLS_THROUGH }
-	:: d_step { INSN(H_CALL, HANDLER, "call exc_nmi"); rip = C_TEST }
-	:: d_step { INSN(H_POP_REGS, HANDLER, "POP_REGS"); POP(rdx); FALLS_THROUGH }
-	:: d_step { INSN(H_ADDQ, HANDLER, "addq $(6*8), rsp"); rsp = rsp + 6; FALLS_THROUGH }
-	:: d_step { INSN(H_STD, HANDLER, "std"); df = 1; FALLS_THROUGH }
-	:: d_step { INSN(H_MOVQ, HANDLER, "movq $0, NMI executing"); SET_COUNT(0); FALLS_THROUGH }
-	:: d_step { INSN(H_IRETQ, HANDLER, "iretq");
+	:: d_step { STEP(H_CALL, HANDLER, "call exc_nmi"); rip = C_TEST }
+	:: d_step { STEP(H_POP_REGS, HANDLER, "POP_REGS"); POP(rdx); FALLS_THROUGH }
+	:: d_step { STEP(H_ADDQ, HANDLER, "addq $(6*8), rsp"); rsp = rsp + 6; FALLS_THROUGH }
+	:: d_step { STEP(H_STD, HANDLER, "std"); df = 1; FALLS_THROUGH }
+	:: d_step { STEP(H_MOVQ, HANDLER, "movq $0, NMI executing"); SET_COUNT(0); FALLS_THROUGH }
+	:: d_step { STEP(H_IRETQ, HANDLER, "iretq");
 		if
 		:: WORD(RIP_W) == R_MOVQ && WORD(CS_W) == KERNEL_CS
 		:: else -> needed[ON_LATCHED] = 0; POISON(OUTERMOST_FRAME)

@@ -7,7 +7,7 @@
 # Checks the models against the declared verdicts: all runs of the file "verdicts",
 # or those of these names. "explain" shows the shortest way to a violation.
 #
-# DEEP=1	also the long runs (minutes, up to 8 GB)
+# DEEP=1	also the long run (a minute more)
 # JOBS=2	runs at a time
 # O=DIR		where to build; a temporary directory if not set
 set -eu
@@ -29,14 +29,15 @@ usage() {
 	sed -n '/^# usage:/,/^[^#]/s/^# \{0,1\}//p' "$self"
 }
 
-# "verdicts" as tab-separated lines: kind, name, model, defines, violated.
+# "verdicts" as tab-separated lines: kind, name, model, defines, violated. A mutant
+# is the model with MUTANT=NAME.
 entries() {
 	awk -F'|' -v OFS='\t' '
 		/^[[:space:]]*(#|$)/	{ next }
 		{
 			for (i = 1; i <= NF; i++)
 				gsub(/^[[:space:]]+|[[:space:]]+$/, "", $i)
-			print $1, $2, $3, $4, $5
+			print $1, $2, $3, ($1 == "mutant" ? "MUTANT=" $2 " " : "") $4, $5
 		}' "$here/verdicts"
 }
 
@@ -121,6 +122,26 @@ row() {
 	printf '%-26s %-8s %-8s %-8s %10s %7s %7s  %s\n' "$1" "$2" "$3" "$4" "$5" "$6" "$7" "$verdict"
 }
 
+# One more line: were all steps taken? Those in the code, less those that were taken.
+reached() {
+	grep -oh 'taken\[[0-9 +*()]*\]' pan.m | sort -u |
+		sed 's/^taken.\(.*\).$/\1/' | while read -r sum; do
+			# shellcheck disable=SC2004
+			echo $(($sum))
+		done | sort -u >steps
+	[ -s steps ] || die "$name: the generated code has no steps"
+	sed -n 's/^taken //p' out | sort >taken
+	sort steps | comm -23 - taken >left
+	found=holds
+	[ ! -s left ] || found=violated
+	row "$name" REACHED holds $found
+	while read -r step; do
+		# A number above 256 is the other outcome of that step.
+		echo "not taken: $(grep -hE "^#define [A-Z0-9_]+[[:space:]]+$((step % 256))([[:space:]]|$)" "$here/machine.pml" "$here/$model.pml" |
+			cut -d' ' -f2 | cut -f1 | tr '\n' ' ')($step)"
+	done <left
+}
+
 # one LINE DIR: judge one entry, in DIR
 one() {
 	entry=$(entries | sed -n "$1p")
@@ -128,8 +149,9 @@ one() {
 	mkdir -p "$2"
 	cd "$2"
 	case $kind in
-	search)
+	search|reach)
 		optimize=-O1
+		[ "$kind" = search ] || defines="$defines REACH"
 		build "$model" "$defines" -DSAFETY
 		./pan -E -c0 -w24 -m2000000 >out 2>&1 || :
 		is_complete out || { grep -v -e "assertion violated" -e "^Depth=" out >&2; die "$name: the search is not complete"; }
@@ -142,37 +164,7 @@ one() {
 			fi
 			row "$name" "$p" $declared $found
 		done
-		;;
-	reach)
-		build "$model" "$defines REACH" -DSAFETY -DBITSTATE
-		./pan -E -c0 -w26 -m200000 >out 2>&1 || :
-		stats=$(statistics out)
-		# The steps in the code, less those that were taken.
-		grep -oh 'taken\[[0-9 +*()]*\]' pan.m | sort -u |
-			sed 's/^taken.\(.*\).$/\1/' | while read -r sum; do
-				# shellcheck disable=SC2004
-				echo $(($sum))
-			done | sort -u >steps
-		[ -s steps ] || die "$name: the generated code has no steps"
-		sed -n 's/^taken //p' out | sort >taken
-		sort steps | comm -23 - taken >left
-		found=holds
-		[ ! -s left ] || found=violated
-		row "$name" REACHED holds $found
-		# Not exhaustive, so that it only speaks of what it has found.
-		for p in $PROPERTIES; do
-			declared=holds found=holds
-			case " $expect " in *" $p "*) declared=violated;; esac
-			if violated out | grep -qx "$p"; then
-				found=violated
-			fi
-			[ $declared = $found ] || row "$name" "$p" $declared $found
-		done
-		while read -r step; do
-			# A number above 256 is the other outcome of that step.
-			echo "not taken: $(grep -hE "^#define [A-Z0-9_]+[[:space:]]+$((step % 256))([[:space:]]|$)" "$here/machine.pml" "$here/$model"*.pml |
-				cut -d' ' -f2 | cut -f1 | tr '\n' ' ')($step)"
-		done <left
+		[ "$kind" = search ] || reached
 		;;
 	calm|storm)
 		live=
