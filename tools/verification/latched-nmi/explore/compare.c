@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
  * Is this machine the one that the injector has? Its results, boundary by
- * boundary, and the text of its guests, byte by byte.
+ * boundary, and the text of its guests, instruction by instruction.
  */
+#include <capstone/capstone.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -191,43 +192,113 @@ static int compare_results(const char *vmlinux, const char *features,
 	return differ || !boundaries;
 }
 
+/* An instruction of one of two texts, and where the next one is. */
+struct side {
+	u8 *text;
+	u64 begin, size, next;
+	cs_insn *insn;
+};
+
+/* NOPs, and what pads: the kernel writes a NOP in many ways. */
+static bool does_nothing(const struct side *s)
+{
+	const cs_insn *i = s->insn;
+	u64 a;
+
+	if (i->id == X86_INS_NOP || i->id == X86_INS_INT3)
+		return true;
+	if (i->bytes[0] != 0xeb || i->bytes[1] > 0x7f)
+		return false;
+	/* A jump over INT3s. */
+	for (a = s->next; a < s->next + i->bytes[1]; a++) {
+		if (a >= s->begin + s->size || s->text[a - s->begin] != 0xcc)
+			return false;
+	}
+	return true;
+}
+
+/* On to the next instruction that does something; false at the end. */
+static bool next_insn(csh cs, struct side *s)
+{
+	const u8 *p;
+	size_t left;
+	u64 at;
+
+	do {
+		at = s->next;
+		left = s->begin + s->size - at;
+		p = s->text + (at - s->begin);
+		if (!left)
+			return false;
+		if (!cs_disasm_iter(cs, &p, &left, &at, s->insn))
+			die("0x%llx: no instruction", (unsigned long long)s->next);
+		s->next = at;
+	} while (does_nothing(s));
+	return true;
+}
+
+static void tell(const struct side *s, const char *whose)
+{
+	char where[160];
+
+	label(s->insn->address, where, sizeof(where));
+	printf("    %s: %s %s %s\n", where, whose, s->insn->mnemonic, s->insn->op_str);
+}
+
 /*
- * @text is the guest's memory from __entry_text_start on. Nothing may differ but
- * what the kernel patches for other reasons than the CPU.
+ * @text is the guest's memory from __entry_text_start on: the same instructions in the
+ * same places, NOPs apart.
  */
 static int compare_text(const char *vmlinux, const char *features,
 			const struct explore_config *cfg, const char *text, const char *machines)
 {
 	const struct machine_desc *m = find_machine(cfg, machines);
-	u64 a, begin, end;
-	int differ = 0;
+	struct side ours = { 0 }, theirs;
+	bool more_ours, more_theirs;
+	int differ = 0, same = 0;
 	FILE *in = fopen(text, "rb");
-	char where[160];
-	u8 ours;
-	int c;
+	csh cs;
 
 	if (!m)
 		die("--text goes with one --machine");
 	if (!in)
 		die("%s: cannot open", text);
 	take_machine(vmlinux, features, m, "classic");
-	begin = sym_addr(image->sym, "__entry_text_start");
-	end = sym_addr(image->sym, "__entry_text_end");
-	for (a = begin; a < end; a++) {
-		c = fgetc(in);
-		if (c == EOF)
-			die("%s: ends %llu bytes too early", text, (unsigned long long)(end - a));
-		image_read(image, a, &ours, 1);
-		if (ours == c)
-			continue;
-		label(a, where, sizeof(where));
-		printf("    %s: %02x there, %02x here\n", where, c, ours);
-		differ++;
-	}
+	ours.begin = ours.next = sym_addr(image->sym, "__entry_text_start");
+	ours.size = sym_addr(image->sym, "__entry_text_end") - ours.begin;
+	ours.text = xalloc(ours.size);
+	image_read(image, ours.begin, ours.text, ours.size);
+	theirs = ours;
+	theirs.text = xalloc(theirs.size);
+	if (fread(theirs.text, 1, theirs.size, in) != theirs.size)
+		die("%s: has less than %llu bytes", text, (unsigned long long)theirs.size);
 	fclose(in);
-	printf("%s: %llu bytes of entry text, %d differ\n", m->name,
-	       (unsigned long long)(end - begin), differ);
-	return differ != 0;
+	if (cs_open(CS_ARCH_X86, CS_MODE_64, &cs) != CS_ERR_OK)
+		die("capstone does not start");
+	ours.insn = cs_malloc(cs);
+	theirs.insn = cs_malloc(cs);
+
+	more_ours = next_insn(cs, &ours);
+	more_theirs = next_insn(cs, &theirs);
+	while (more_ours || more_theirs) {
+		u64 a = more_ours ? ours.insn->address : ~0ULL;
+		u64 b = more_theirs ? theirs.insn->address : ~0ULL;
+		bool equal = a == b && ours.insn->size == theirs.insn->size &&
+			     !memcmp(ours.insn->bytes, theirs.insn->bytes, ours.insn->size);
+
+		same += equal;
+		differ += !equal;
+		if (!equal && b <= a)
+			tell(&theirs, "there");
+		if (!equal && a <= b)
+			tell(&ours, "here ");
+		if (a <= b)
+			more_ours = next_insn(cs, &ours);
+		if (b <= a)
+			more_theirs = next_insn(cs, &theirs);
+	}
+	printf("%s: %d instructions of entry text are the same, %d differ\n", m->name, same, differ);
+	return differ || !same;
 }
 
 int compare(const char *vmlinux, const char *features, const struct explore_config *cfg,

@@ -40,12 +40,10 @@ struct features *features_load(const char *path)
 	while (fgets(line, sizeof(line), in)) {
 		if (sscanf(line, "#define NCAPINTS %d", &word) == 1) {
 			f->words = word;
-		} else if (sscanf(line, "#define X86_%63s ( %d *32+ %d", name, &word, &bit) == 3 ||
-			   sscanf(line, "#define X86_%63s (%d*32+%d", name, &word, &bit) == 3) {
+		} else if (sscanf(line, "#define X86_%63s ( %d *32 + %d", name, &word, &bit) == 3) {
 			if (word * 32 + bit < MAX_BIT)
 				f->name[word * 32 + bit] = xstrdup(name), n++;
-		} else if (sscanf(line, "#define X86_%63s X86_BUG( %d", name, &bit) == 2 ||
-			   sscanf(line, "#define X86_%63s X86_BUG(%d", name, &bit) == 2) {
+		} else if (sscanf(line, "#define X86_%63s X86_BUG( %d", name, &bit) == 2) {
 			bit += 32 * f->words;
 			if (bit < MAX_BIT)
 				f->name[bit] = xstrdup(name), n++;
@@ -376,12 +374,13 @@ static const char * const return_thunk[][2] = {
 	{ "SRSO", "srso_return_thunk" },
 	{ "UNRET", "retbleed_return_thunk" },
 	{ "CALL_DEPTH", "call_depth_return_thunk" },
-	{ "RETHUNK", "its_return_thunk" },
+	{ "INDIRECT_THUNK_ITS", "its_return_thunk" },
 };
 
 static void patch_returns(struct image *im, const struct features *f)
 {
 	u64 s, end, thunk = 0;
+	bool its = false;
 	size_t i;
 
 	if (!sym_find(im->sym, "__return_sites", &s) ||
@@ -390,6 +389,7 @@ static void patch_returns(struct image *im, const struct features *f)
 	for (i = 0; i < ARRAY_SIZE(return_thunk) && !thunk; i++) {
 		if (features_has(f, return_thunk[i][0]))
 			sym_find(im->sym, return_thunk[i][1], &thunk);
+		its = !strcmp(return_thunk[i][0], "INDIRECT_THUNK_ITS");
 	}
 	for (; s < end; s += 4) {
 		u8 buf[5] = { 0xc3, 0xcc, 0xcc, 0xcc, 0xcc };
@@ -400,7 +400,8 @@ static void patch_returns(struct image *im, const struct features *f)
 		to = s + off;
 		if (!at(im, to, 5) || *at(im, to, 1) != 0xe9)
 			continue;
-		if (thunk) {
+		/* ITS is of branches in the lower half of a cache line. */
+		if (thunk && !(its && to & 0x20)) {
 			off = thunk - (to + 5);
 			buf[0] = 0xe9;
 			memcpy(buf + 1, &off, 4);
