@@ -19,9 +19,6 @@
 #define EFLAGS_IF	0x200ULL
 #define MAX_SPOTS	400
 #define MAX_WHY		300
-#define MAX_OTHERS	100
-#define HWFRAME_SIZE	40
-#define IST_SIZE	0x2000
 
 struct options {
 	struct guest_config guest;
@@ -458,34 +455,28 @@ static bool go_offline(struct guest *g, char *why)
 }
 
 /*
- * Run CPU 1 to @at of its NMI, whose stack has its top at @top. CPU 0 may come there
- * before it, since an NMI calls what is called from everywhere; but not to the gate.
+ * Run CPU 1 to @at, which is the instruction @nr of its NMI. To stop it there by a
+ * breakpoint would not do: an NMI calls what CPU 0 calls as well, and all the time if it
+ * is a thunk.
  */
-static bool run_cpu1_to(struct guest *g, u64 at, u64 top)
+static bool run_cpu1_to(struct guest *g, u64 at, int nr)
 {
 	struct regs r;
-	int i;
 
 	if (!run_to(g, g->gate_nmi))
 		return false;
-	if (at == g->gate_nmi)
-		return true;
-	for (i = 0; i < MAX_OTHERS && run_to(g, at); i++) {
-		gdb_regs(&g->vm.gdb, &r);
-		if (top - reg_get(&r, R_RSP) < IST_SIZE)
-			return true;
+	while (nr--)
 		gdb_step(&g->vm.gdb);
-	}
-	return false;
+	return guest_rip(g, &r) == at;
 }
 
 /*
- * Hold CPU 1 at @at of its NMI, start it anew, and send it an NMI. INIT does not mind
- * which instruction it hits: what is left of the NMI is what is in memory. So have it
- * halt, with IRQs off, where no other CPU comes to. If it were to spin, CPU 0 would
- * have to wait for its turn each time that it has slept.
+ * Hold CPU 1 at @at, the instruction @nr of its NMI, start it anew, and send it an NMI.
+ * INIT does not mind which instruction it hits: what is left of the NMI is what is in
+ * memory. So have it halt, with IRQs off, where no other CPU comes to. If it were to
+ * spin, CPU 0 would have to wait for its turn each time that it has slept.
  */
-static void offline(struct guest *g, u64 at, u64 top, u64 go, char *why)
+static void offline(struct guest *g, u64 at, int nr, u64 go, char *why)
 {
 	/* HLT, and a JMP back to it */
 	static const u8 halt[3] = { 0xf4, 0xeb, 0xfd }, set = 1;
@@ -493,7 +484,7 @@ static void offline(struct guest *g, u64 at, u64 top, u64 go, char *why)
 	struct regs r;
 
 	vm_loadvm(&g->vm, "offline");
-	if (!nmi_to_cpu1(g) || !run_cpu1_to(g, at, top)) {
+	if (!nmi_to_cpu1(g) || !run_cpu1_to(g, at, nr)) {
 		stands(g, "the NMI of the offline CPU", why);
 		return;
 	}
@@ -517,7 +508,7 @@ static void offline(struct guest *g, u64 at, u64 top, u64 go, char *why)
 
 static void test_offline(struct guest *g)
 {
-	u64 spot[MAX_SPOTS], go, back, rsp, top;
+	u64 spot[MAX_SPOTS], go, back, rsp;
 	char why[MAX_WHY] = "", label[160], name[200];
 	struct regs r;
 	int i, nr = 0;
@@ -531,7 +522,6 @@ static void test_offline(struct guest *g)
 	}
 	gdb_regs(&g->vm.gdb, &r);
 	rsp = vm_translate(&g->vm, reg_get(&r, R_RSP));
-	top = reg_get(&r, R_RSP) + HWFRAME_SIZE;
 	back = guest_u64(g, rsp);
 	while (guest_rip(g, &r) != back) {
 		if (nr == MAX_SPOTS) {
@@ -546,7 +536,7 @@ static void test_offline(struct guest *g)
 		label_of(g, spot[i], label, sizeof(label));
 		snprintf(name, sizeof(name), "offline-init/%s", label);
 		why[0] = 0;
-		offline(g, spot[i], top, go, why);
+		offline(g, spot[i], i, go, why);
 		result(g, name, why);
 	}
 	return;
