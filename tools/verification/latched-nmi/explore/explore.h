@@ -323,6 +323,7 @@ struct sweep_result {
 	int points, lost;
 };
 
+bool script_can(const struct event *ev);
 /* An event of the injector's case table, at each boundary. */
 bool script_sweep(const struct config *cfg, const struct event *ev,
 		  const struct context_desc *ctx, int behind, const char *entry,

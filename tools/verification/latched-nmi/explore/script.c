@@ -250,6 +250,27 @@ static void sweep(const struct run *r, int at, int depth, const char *head, stru
 	free(p.spot);
 }
 
+/* Is each step of @ev something that can happen here? */
+bool script_can(const struct event *ev)
+{
+	int i;
+
+	for (i = 0; i < ev->nr; i++) {
+		switch (ev->step[i].kind) {
+		case STEP_NMI:
+		case STEP_MCE:
+		case STEP_IRET:
+		case STEP_RUN:
+		case STEP_C_STATE:
+		case STEP_SWEEP:
+			break;
+		default:
+			return false;
+		}
+	}
+	return true;
+}
+
 bool script_sweep(const struct config *cfg, const struct event *ev,
 		  const struct context_desc *ctx, int behind, const char *entry,
 		  FILE *out, struct sweep_result *res)
