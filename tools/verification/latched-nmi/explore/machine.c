@@ -309,7 +309,7 @@ bool machine_start(const struct context_desc *c, int n)
 		w[variable_word + NMI_DR7] = TOKEN(0x101);
 	}
 	w[W_BUDGET] = UNLIMITED;
-	w[W_SPEC] = has_ibrs && !c->user_gs ? SPEC_IBRS : 0;
+	w[W_SPEC] = !has_ibrs ? 0 : c->user_gs ? SPEC_USER : SPEC_KERNEL;
 	GPR(SP) = c->rsp;
 	if (c->rsp_stack) {
 		for (i = 0; i < NR_STACKS; i++) {
@@ -621,6 +621,16 @@ bool machine_event(enum ev ev)
 
 /* --------------------------------------------------------- stepping */
 
+/* GSBASE, the page table and SPEC_CTRL are the kernel's once C begins. */
+static bool kernel_state(const char *who)
+{
+	const char *what = w[W_GS] != kernel_gs ? "GSBASE" :
+			   w[W_CR3] != kernel_cr3 ? "page table" :
+			   has_ibrs && w[W_SPEC] != SPEC_KERNEL ? "SPEC_CTRL" : NULL;
+
+	return !what || violate(P_CLEAN, "%s without the kernel's %s", who, what);
+}
+
 /* What exc_nmi() relies on: its argument is pt_regs, and no value of the context is left. */
 static bool c_state(void)
 {
@@ -637,6 +647,8 @@ static bool c_state(void)
 			       (unsigned long long)orig_ax);
 	if (w[W_FLAGS] & FL_IF)
 		return violate(P_CLEAN, "exc_nmi() begins with IF set");
+	if (!kernel_state("exc_nmi() begins"))
+		return false;
 	for (i = 0; i < ARRAY_SIZE(cleared); i++) {
 		u64 v = GPR(cleared[i]);
 
@@ -655,9 +667,8 @@ static bool entered(u64 fn)
 		if (w[W_FLAGS] & (FL_DF | (smap ? FL_AC : 0)))
 			return violate(P_CLEAN, "the handlers begin with %s set",
 				       w[W_FLAGS] & FL_DF ? "DF" : "AC");
-		if (w[W_GS] != kernel_gs || w[W_CR3] != kernel_cr3)
-			return violate(P_CLEAN, "the handlers begin with the user's %s",
-				       w[W_GS] != kernel_gs ? "GSBASE" : "page table");
+		if (!kernel_state("the handlers begin"))
+			return false;
 		set(W_RUNNING, 1);
 		set(W_OWED, 0);
 		return true;

@@ -292,7 +292,7 @@ void memory_init(const struct image *im)
 	pin_sym("this_cpu_off", 0, kernel_gs, kernel_gs);
 	pin_sym("espfix_waddr", 0, kernel_gs, ESPFIX_WADDR);
 	pin_sym("espfix_stack", 0, kernel_gs, ESPFIX_STACK);
-	pin_sym("x86_spec_ctrl_current", 0, kernel_gs, SPEC_IBRS);
+	pin_sym("x86_spec_ctrl_current", 0, kernel_gs, SPEC_KERNEL);
 	pin_sym("cpu_dr7", 0, kernel_gs, DR7_ARMED & ~0x400);
 	/* The canary of the stack protector: at a fixed place, later a variable. */
 	pin_sym("fixed_percpu_data", 0x28, kernel_gs, CANARY);

@@ -24,7 +24,12 @@
 #define ORIG_CR2	0x00000000c2000000ULL
 #define FAULT_CR2	0x00000000c2fa0000ULL
 #define DR7_ARMED	0x0000000000000402ULL
-#define SPEC_IBRS	1
+/*
+ * SPEC_CTRL in kernel mode: IBRS and SSBD, and something in the upper half. IBRS_EXIT
+ * clears that half together with IBRS on the way to user mode.
+ */
+#define SPEC_KERNEL	0x0000a50b00000005ULL
+#define SPEC_USER	(SPEC_KERNEL & 0xfffffffe)
 
 #define STACK_WORDS	112
 /* What #MC returns to is in the lowest words of its stack, apart from the rest. */
