@@ -51,9 +51,9 @@ static u64 stub_begin, stub_end;
 static u64 debug_begin, debug_size;
 
 static u64 ctx[W_MAX];
-static bool pti, smap;
-bool has_pcid, has_ibrs, has_ibt;
-static u64 kernel_cr3;
+static bool smap;
+bool has_pcid, has_ibrs, has_ibt, pti;
+u64 kernel_cr3;
 static const struct context_desc *context;
 
 void label(u64 addr, char *buf, size_t len)
@@ -129,7 +129,7 @@ void machine_init(const struct image *im, const struct features *f, const char *
 	entry_latched = !strcmp(entry, "latched");
 	pti = features_has(f, "PTI");
 	has_pcid = features_has(f, "PCID");
-	kernel_cr3 = KERNEL_CR3 | (has_pcid ? KERNEL_PCID : 0);
+	kernel_cr3 = (pti ? KERNEL_CR3 : UNPAIRED_CR3) | (has_pcid ? KERNEL_PCID : 0);
 	smap = features_has(f, "SMAP");
 	has_ibt = features_has(f, "IBT");
 	has_ibrs = features_has(f, "KERNEL_IBRS");

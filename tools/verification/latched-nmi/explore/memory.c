@@ -88,6 +88,10 @@ int find_word(u64 addr)
 		}
 		return s->first + s->words - 1 - word;
 	}
+	if (addr - CEA_ESTACKS < stacks[MCE].top + 0x1000 - CEA_ESTACKS) {
+		violate(P_CRASH, "access to 0x%llx, a guard page", (unsigned long long)addr);
+		return -2;
+	}
 	if (addr - PER_CPU_AREA < 0x100000) {
 		for (i = 0; i < NR_VARIABLES; i++) {
 			if (variable_at[i] && addr - kernel_gs - variable_at[i] < 8)

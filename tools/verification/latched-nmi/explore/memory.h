@@ -10,14 +10,17 @@
 #define CEA		0xfffffe0000000000ULL
 #define CEA_ESTACKS	(CEA + 0x40000)
 #define ENTRY_STACK_TOP	(CEA + 0x4000)
-#define THREAD_STACK	0xffffc90000014000ULL
+/* The lower half of its top is 0: not even that is a lucky number. */
+#define THREAD_STACK	0xffffc90100000000ULL
 /* What a task_struct holds does not matter here. */
 #define CURRENT		0xffff888001000000ULL
 #define CANARY		0x5afe5afe5afe5a00ULL
 #define ESPFIX_STACK	0xffffff0100000fc0ULL
 #define ESPFIX_WADDR	0xffff888001234fc0ULL
 #define ESPFIX_WORDS	8
+/* With PTI page tables are pairs; without, one may be at any page: bit 12 is set. */
 #define KERNEL_CR3	0x0000000001000000ULL
+#define UNPAIRED_CR3	0x0000000001001000ULL
 #define KERNEL_PCID	3
 #define USER_CR3_BIT	0x1000
 #define USER_PCID_BIT	0x800
@@ -45,6 +48,9 @@ enum { NMI_STATE, NMI_CR2, NMI_DR7, NR_VARIABLES };
 #define NMI_EXECUTING	1
 #define NMI_LATCHED	2
 
+/* The page table of kernel mode, and whether user mode has one of its own. */
+extern u64 kernel_cr3;
+extern bool pti;
 /* The per-CPU area, less the link address of its variables. */
 extern u64 kernel_gs;
 /* Indices in w[]. */

@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "explore.h"
+#include "memory.h"
 
 /* ------------------------------------------------------------- state */
 
@@ -78,8 +78,12 @@ void rehash(void)
 /* Is @addr mapped, and the one who asks entitled to it? */
 static bool mapped(u64 addr)
 {
-	if (!(w[W_CR3] & 0x1000))
+	u64 other = (w[W_CR3] ^ kernel_cr3) & ~0xfffULL;
+
+	if (!other)
 		return true;
+	if (!pti || other != USER_CR3_BIT)
+		return false;
 	/* With the user's page table: the cpu entry area and the ESPFIX stack. */
 	return (addr >> 39) == (0xfffffe0000000000ULL >> 39) ||
 	       (addr >> 39) == (0xffffff0000000000ULL >> 39);
@@ -143,7 +147,7 @@ bool read_mem(u64 addr, int size, u64 *v)
 	if (IS_SYM(addr))
 		return violate(P_CRASH, "reads at an address that is not known");
 	if (!mapped(addr))
-		return violate(P_CRASH, "reads 0x%llx with the user's page table",
+		return violate(P_CRASH, "reads 0x%llx with the wrong page table",
 			       (unsigned long long)addr);
 	touch(addr);
 	i = find_word(addr);
@@ -177,7 +181,7 @@ bool write_mem(u64 addr, int size, u64 v)
 	if (IS_SYM(addr))
 		return violate(P_CRASH, "writes at an address that is not known");
 	if (!mapped(addr))
-		return violate(P_CRASH, "writes 0x%llx with the user's page table",
+		return violate(P_CRASH, "writes 0x%llx with the wrong page table",
 			       (unsigned long long)addr);
 	touch(addr);
 	i = find_word(addr);
