@@ -280,13 +280,18 @@ static bool is_state(u64 addr)
 	return addr >= stacks[REAL].top - 56 && addr < stacks[REAL].top - 48;
 }
 
-static u64 saturate(const struct opnd *o, u64 addr, u64 v)
+/* @o, at @addr, is about to be changed from @old to @v, or to what that counts as. */
+static bool count(const struct opnd *o, u64 addr, u64 old, u64 *v)
 {
 	u64 limit = count_to_two ? 2 : 1;
 
-	if (o->kind == O_MEM && !IS_SYM(addr) && is_state(addr) && v > limit)
-		return limit;
-	return v;
+	if (o->kind != O_MEM || IS_SYM(addr) || !is_state(addr))
+		return true;
+	if (!count_latch(addr, old, *v))
+		return false;
+	if (*v > limit)
+		*v = limit;
+	return true;
 }
 
 static bool binary(const struct insn *i)
@@ -380,13 +385,13 @@ static bool binary(const struct insn *i)
 		for (; a < r; a += 8)
 			kill_word(a);
 	}
-	return put(i, d, saturate(d, addr, r));
+	return count(d, addr, a, &r) && put(i, d, r);
 }
 
 static bool unary(const struct insn *i)
 {
 	const struct opnd *d = &i->op[0];
-	u64 a, r, f, m = size_mask(d->size);
+	u64 a, r, f, m = size_mask(d->size), addr = 0;
 
 	if (!get(i, d, &a))
 		return false;
@@ -414,7 +419,9 @@ static bool unary(const struct insn *i)
 	if (i->id != X86_INS_NEG)
 		f = (f & ~FL_CF) | (w[W_FLAGS] & FL_CF);
 	set_arith(f);
-	return put(i, d, saturate(d, d->kind == O_MEM ? effective(i, d) : 0, r));
+	if (d->kind == O_MEM)
+		addr = effective(i, d);
+	return count(d, addr, a, &r) && put(i, d, r);
 }
 
 static bool shift(const struct insn *i)
@@ -614,6 +621,7 @@ bool iret(void)
 		kill_word(sp + 8 * i);
 	}
 	set(W_MASKED, 0);
+	set(W_COUNTED, 0);
 	set(W_RIP, v[0]);
 	set(W_CS, v[1] & 0xffff);
 	set(W_FLAGS, v[2]);

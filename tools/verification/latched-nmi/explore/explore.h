@@ -103,6 +103,8 @@ enum {
 	W_SPEC, W_MASKED, W_PENDING,
 	/* What happened, for the properties; no instruction reads it. */
 	W_OWED, W_RUNNING, W_MC, W_DB, W_TOUCHED, W_AWAY, W_BUDGET,
+	/* For the counters: an NMI was latched, the one in progress was, one restarted. */
+	W_LATCHED, W_COUNTED, W_RESTARTED,
 	W_MEM,
 	/* Which bytes of a word of memory are known, see set_part(). */
 	W_PART = W_MEM + 1024,
@@ -230,7 +232,7 @@ extern int violation;
 extern char violation_text[256];
 
 enum property { P_NONE, P_REENTRY, P_RETURN, P_ARRIVAL, P_REST, P_CRASH, P_HANG,
-	P_CLEAN, NR_PROPERTIES };
+	P_CLEAN, P_COUNT, NR_PROPERTIES };
 extern const char * const property_name[NR_PROPERTIES];
 
 bool violate(enum property p, const char *fmt, ...)
@@ -263,6 +265,21 @@ int find_word(u64 addr);
 bool pinned(u64 addr, int size, u64 *v);
 void kill_word(u64 addr);
 void label(u64 addr, char *buf, size_t len);
+
+/* ------------------------------------------------------------ count.c */
+
+void count_init(const struct image *im);
+void count_start(void);
+/* An NMI arrives at the real handler. */
+void count_nmi(void);
+/* An instruction changes @old to @v at @addr. */
+bool count_latch(u64 addr, u64 old, u64 v);
+/* The entry calls exc_nmi(). */
+bool count_run(void);
+/* latched_nmi_fixup() returns. */
+bool count_fixup(void);
+/* Back at the interrupted instruction. */
+bool count_rest(void);
 
 /* ----------------------------------------------------------- config.c */
 

@@ -19,6 +19,7 @@ char violation_text[256];
 
 const char * const property_name[NR_PROPERTIES] = {
 	"none", "REENTRY", "RETURN", "ARRIVAL", "REST", "CRASH", "HANG", "CLEAN",
+	"COUNT",
 };
 
 const char * const event_name[NR_EVENTS] = {
@@ -148,6 +149,7 @@ void machine_init(const struct image *im, const struct features *f, const char *
 	if (!entry_latched || !sym_find(im->sym, "asm_exc_debug_latched", &gate_db))
 		gate_db = sym_addr(im->sym, "asm_exc_debug");
 	find_stub(im);
+	count_init(im);
 	debug_begin = debug_size = 0;
 	if (entry_latched && sym_find(im->sym, "asm_exc_debug_latched", &debug_begin))
 		debug_size = sym_size(im->sym, "asm_exc_debug_latched");
@@ -279,6 +281,7 @@ bool machine_start(const struct context_desc *c, int n)
 	for (i = W_MEM; i < variable_word; i++)
 		w[i] = DEAD;
 	w[find_word(state_addr)] = 0;
+	count_start();
 	for (i = 0; i < ESPFIX_WORDS; i++)
 		w[espfix_word + i] = DEAD;
 	for (i = 0; i < TO_WORDS; i++)
@@ -374,6 +377,8 @@ bool judge(void)
 	if (w[find_word(state_addr)])
 		return violate(P_REST, "the state is 0x%llx",
 			       (unsigned long long)w[find_word(state_addr)]);
+	if (!count_rest())
+		return false;
 	if (in_run()) {
 		/* What is owed is noted; the run that is in progress will see it. */
 		if ((u32)w[variable_word] != (w[W_OWED] ? NMI_LATCHED : NMI_EXECUTING))
@@ -592,6 +597,7 @@ bool machine_event(enum ev ev)
 			set(W_OWED, 1);
 		set(W_PENDING, 0);
 		set(W_MASKED, 1);
+		count_nmi();
 		from_user = w[W_CS] & 3;
 		if (!deliver(stacks[REAL].top, gate_nmi))
 			return false;
@@ -675,7 +681,7 @@ static bool entered(u64 fn)
 	}
 	/* The handler proper: the REAL frame is not needed any more. */
 	if (fn == nmi_fn) {
-		if (in_asm(executing) && !c_state())
+		if (in_asm(executing) && (!c_state() || !count_run()))
 			return false;
 		kill_stack(REAL, stacks[REAL].top, 6);
 		/* Nor is that of an NMI from user mode, which may have been moved. */
@@ -689,7 +695,7 @@ static bool entered(u64 fn)
  * Back from C by RET. What is dead is up to us: if it were not, its use would be
  * seen, as DEAD is no value.
  */
-static void left(u64 rip)
+static bool left(u64 rip)
 {
 	/* exc_nmi() saved these for itself. */
 	if (rip >= nmi_fn && rip < nmi_fn_end && !(w[variable_word] & 0xffffffff)) {
@@ -697,8 +703,11 @@ static void left(u64 rip)
 		set_word(variable_word + NMI_DR7, DEAD);
 	}
 	/* Whoever needed the REAL frame has a copy of it now. */
-	if (rip >= fixup_fn && rip < fixup_end)
+	if (rip >= fixup_fn && rip < fixup_end) {
+		if (!count_fixup())
+			return false;
 		kill_stack(REAL, stacks[REAL].top, 6);
+	}
 	/*
 	 * What the fix-up noted is used, or, if it returns false, not going to be: it is
 	 * for one latched_nmi_move(), and the next fix-up writes all of it before.
@@ -706,6 +715,7 @@ static void left(u64 rip)
 	if ((rip >= move_fn && rip < move_end) ||
 	    (rip >= fixup_fn && rip < fixup_end && !(GPR(AX) & 0xff)))
 		kill_to();
+	return true;
 }
 
 static bool summary(void)
@@ -783,8 +793,8 @@ bool machine_step(int outcome)
 		return true;
 	}
 	/* RET, or a jump to a return thunk. */
-	if (op[0] == 0xc3 || (op[0] == 0xe9 && !in_asm(rip) && in_asm(RIP)))
-		left(rip);
+	if ((op[0] == 0xc3 || (op[0] == 0xe9 && !in_asm(rip) && in_asm(RIP))) && !left(rip))
+		return false;
 	/* By a call or a jump; IRET and RET go back into a function. */
 	if (RIP != rip && !in_asm(RIP) && op[0] != 0xc3 && !(op[0] == 0x48 && op[1] == 0xcf))
 		return entered(RIP);

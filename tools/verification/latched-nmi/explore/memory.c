@@ -65,9 +65,6 @@ int find_word(u64 addr)
 {
 	int i;
 
-	/* Counters below the state; to the classic entry that is its "iret" frame. */
-	if (entry_latched && addr >= stacks[REAL].top - 72 && addr < stacks[REAL].top - 56)
-		return -1;
 	for (i = 0; i < NR_STACKS; i++) {
 		const struct stack_info *s = &stacks[i];
 		u64 word;
@@ -144,8 +141,8 @@ bool watchable(u64 addr)
 
 static bool is_persistent(u64 addr)
 {
-	/* The state, in either entry. */
-	return addr >= stacks[REAL].top - 56 && addr < stacks[REAL].top - 48;
+	/* The state; below it counters, or the "iret" frame of the classic entry. */
+	return addr >= stacks[REAL].top - (entry_latched ? 72 : 56) && addr < stacks[REAL].top - 48;
 }
 
 void kill_word(u64 addr)
