@@ -72,27 +72,25 @@ static bool take_run(struct run_desc *r, const char *key, char *val)
 	return true;
 }
 
-/* AT "INSN" WHY */
-static bool take_equivalent(struct equivalent *eq, char *line)
+/* AT "INSN", for the reason that was given above. */
+static bool take_change(struct equivalent *eq, char *line, char *why)
 {
 	char *begin = strchr(line, '"'), *end = begin ? strchr(begin + 1, '"') : NULL;
 
-	if (!end)
+	if (!end || !why)
 		return false;
 	*begin = *end = 0;
 	line[strcspn(line, " \t")] = 0;
-	end++;
-	end[strcspn(end, "\n")] = 0;
 	eq->at = xstrdup(line);
 	eq->insn = xstrdup(begin + 1);
-	eq->why = xstrdup(end + strspn(end, " \t"));
-	return *eq->why;
+	eq->why = why;
+	return true;
 }
 
 void explore_load(struct explore_config *cfg, const char *path)
 {
 	FILE *in = fopen(path, "r");
-	char line[1024];
+	char line[1024], *why = NULL;
 	int nr = 0;
 
 	memset(cfg, 0, sizeof(*cfg));
@@ -117,12 +115,16 @@ void explore_load(struct explore_config *cfg, const char *path)
 			save[strcspn(save, "\n")] = 0;
 			m->features = xstrdup(save);
 			continue;
-		} else if (!strcmp(kind, "equivalent") && cfg->nr_equivalent < MAX_EQUIVALENTS) {
+		} else if (!strcmp(kind, "equivalent")) {
+			save[strcspn(save, "\n")] = 0;
+			why = xasprintf("%s %s", name, save);
+			continue;
+		} else if (!strcmp(kind, "change") && cfg->nr_equivalent < MAX_EQUIVALENTS) {
 			struct equivalent *eq = &cfg->equivalent[cfg->nr_equivalent++];
 
 			eq->name = xstrdup(name);
-			if (!take_equivalent(eq, save))
-				die("%s:%d: want AT \"INSN\" WHY", path, nr);
+			if (!take_change(eq, save, why))
+				die("%s:%d: want AT \"INSN\" behind \"equivalent WHY\"", path, nr);
 			continue;
 		} else if (!strcmp(kind, "context") && cfg->nr_context < MAX_CONTEXTS) {
 			c = &cfg->context[cfg->nr_context++];

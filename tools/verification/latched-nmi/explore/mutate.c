@@ -18,6 +18,8 @@
 
 struct change {
 	u64 addr;
+	/* The end of a range of text, which has become another one. */
+	u64 border;
 	u8 len;
 	u8 old[16], new[16];
 	char name[160];
@@ -41,6 +43,7 @@ static struct change *add(const cs_insn *insn, const char *what)
 	snprintf(c->text, sizeof(c->text), "%s%s%.60s", insn->mnemonic,
 		 insn->op_str[0] ? " " : "", insn->op_str);
 	c->addr = insn->address;
+	c->border = 0;
 	c->len = insn->size;
 	memcpy(c->old, insn->bytes, insn->size);
 	memcpy(c->new, insn->bytes, insn->size);
@@ -51,18 +54,26 @@ static struct change *add(const cs_insn *insn, const char *what)
  * A comparison with the end of a range of text: nothing can be interrupted at the INT3
  * there, so that it makes no difference which side that is on.
  */
-static bool ends_text(const struct image *im, const cs_x86 *x)
+static bool ends_text(const struct image *im, u64 border)
 {
-	int i;
 	u8 b;
 
-	for (i = 0; i < x->op_count; i++) {
-		u64 imm = x->operands[i].imm;
+	return border && image_read(im, border, &b, 1) && b == 0xcc;
+}
 
-		if (x->operands[i].type == X86_OP_IMM && in_asm(imm))
-			return image_read(im, imm, &b, 1) && b == 0xcc;
+/* The address of entry text that an instruction compares with, or 0. */
+static u64 border_of(const cs_insn *insn)
+{
+	const cs_x86 *x = &insn->detail->x86;
+	int i;
+
+	if (insn->id != X86_INS_CMP)
+		return 0;
+	for (i = 0; i < x->op_count; i++) {
+		if (x->operands[i].type == X86_OP_IMM && in_asm(x->operands[i].imm))
+			return x->operands[i].imm;
 	}
-	return false;
+	return 0;
 }
 
 static void changes_of(const struct image *im, const cs_insn *insn)
@@ -72,6 +83,7 @@ static void changes_of(const struct image *im, const cs_insn *insn)
 			   (insn->bytes[0] == 0x0f && (insn->bytes[1] & 0xf0) == 0x80);
 	bool branch = conditional || insn->bytes[0] == 0xe8 || insn->bytes[0] == 0xe9 ||
 		      insn->bytes[0] == 0xeb;
+	u64 border = border_of(insn);
 	struct change *c;
 
 	/* Nothing that an NMI runs, or what does nothing on this machine. */
@@ -95,8 +107,9 @@ static void changes_of(const struct image *im, const cs_insn *insn)
 		c->new[insn->bytes[0] == 0x0f] ^= 1;
 		return;
 	}
-	if (x->encoding.imm_offset && x->encoding.imm_size && !branch && !ends_text(im, x)) {
+	if (x->encoding.imm_offset && x->encoding.imm_size && !branch && !ends_text(im, border)) {
 		c = add(insn, "off-by-one");
+		c->border = border;
 		c->new[x->encoding.imm_offset]++;
 	}
 	if (x->encoding.disp_offset && x->encoding.disp_size) {
@@ -192,7 +205,7 @@ static const char *equivalent(const struct explore_config *cfg, const struct cha
 	for (i = 0; i < cfg->nr_equivalent; i++) {
 		const struct equivalent *eq = &cfg->equivalent[i];
 
-		if (!strcmp(eq->name, strrchr(c->name, ':') + 1) &&
+		if (list_has(eq->name, strrchr(c->name, ':') + 1) &&
 		    !strncmp(eq->at, c->name, strlen(eq->at)) &&
 		    !strncmp(eq->insn, c->text, strlen(eq->insn)))
 			return eq->why;
@@ -213,8 +226,10 @@ static struct image *start(const struct explore_config *cfg, const struct machin
 	reached = xalloc(REACHED_SIZE);
 	if (is_found(cfg, m, how, sizeof(how)))
 		die("%s: without a change there is: %s", m->name, how);
+	/* Nor does it matter on which side of a border is what nobody executes. */
 	for (i = 0; i < nr_changes; i++)
-		change[i].reached = reached[change[i].addr % REACHED_SIZE];
+		change[i].reached = reached[change[i].addr % REACHED_SIZE] &&
+			(!change[i].border || reached[change[i].border % REACHED_SIZE]);
 	free(reached);
 	reached = NULL;
 	return im;
