@@ -568,3 +568,7 @@ static int __init latched_nmi_init(void)
 	return 0;
 }
 early_initcall(latched_nmi_init);
+
+#ifdef CONFIG_X86_LATCHED_NMI_KUNIT_TEST
+#include "latched_nmi_kunit.c"
+#endif

@@ -53,14 +53,29 @@ kunit_suite()
 		grep -E "^(not )?ok .*[ :]$1( |\$)|^# $1: "
 }
 
-kprobes_passed()
+# What failed in it is told further up in the log, in lines of its own.
+kunit_passed()
 {
-	kunit_suite kprobes_test | comment
-	kunit_suite kprobes_test | grep -q '^ok'
+	kunit_suite "$1" | comment
+	kunit_suite "$1" | grep -q '^ok' || {
+		sed -n "s/^\[[^]]*\] *//; /Subtest: $1\$/,/^not ok .* $1\$/p" "$log" |
+			grep -v '^ok' | comment
+		return 1
+	}
+}
+
+# kunit SUITE OPTION: the suite that OPTION builds into the kernel.
+kunit()
+{
+	if grep -q "Subtest: $1\$" "$log"; then
+		test_result "boot-${1%_test}_kunit" kunit_passed "$1"
+	else
+		test_skip "boot-${1%_test}_kunit" "no CONFIG_$2 or no kunit.enable=1"
+	fi
 }
 
 ktap_print_header
-ktap_set_plan 4
+ktap_set_plan 5
 
 if ! grep -q "NMI entry:" "$log" && [ -z "$words" ]; then
 	test_skip boot-entry_line "no latched NMI entry in this kernel"
@@ -80,11 +95,8 @@ else
 	test_skip boot-nmi_selftest "no CONFIG_DEBUG_NMI_SELFTEST"
 fi
 
-if grep -q 'Subtest: kprobes_test' "$log"; then
-	test_result boot-kprobes_kunit kprobes_passed
-else
-	test_skip boot-kprobes_kunit "no CONFIG_KPROBES_SANITY_TEST or no kunit.enable=1"
-fi
+kunit kprobes_test KPROBES_SANITY_TEST
+kunit latched_nmi X86_LATCHED_NMI_KUNIT_TEST
 
 rm -f "$log"
 ktap_finished
