@@ -15,13 +15,20 @@ ifneq ($(unknown),)
 $(error there is no variable $(unknown); there are: $(variables))
 endif
 
+# A directory of that name would make it a target that has nothing to do.
+targets := help guest run shell check lint inject mutate bench explore machines soak \
+	verify series apply unapply clean
+unknown := $(filter-out $(targets),$(MAKECMDGOALS))
+ifneq ($(unknown),)
+$(error there is no target $(unknown); there are: $(targets))
+endif
+.PHONY: $(targets)
+
 T := $(dir $(realpath $(lastword $(MAKEFILE_LIST))))tools/latched-nmi
 
-.PHONY: help
 help:
 	@$(T)/help
 
-.PHONY: guest check lint inject mutate bench explore series
 ifeq ($(KVER),all)
 guest check lint inject mutate bench explore series:
 	@$(T)/each $@
@@ -65,7 +72,6 @@ series:
 	@$(T)/tree/series
 endif
 
-.PHONY: run shell
 run:
 	@$(T)/vm/guest
 	@$(T)/demo
@@ -74,27 +80,22 @@ shell:
 	@$(T)/vm/guest
 	@$(T)/vm/boot -a apic_extnmi=all
 
-.PHONY: machines
 machines:
 	@$(T)/vm/install
 
-.PHONY: soak
 soak:
 	@$(T)/vm/guest
 	@$(T)/check/soak
 
-.PHONY: verify
 verify:
 	@$(T)/deps verify
 	@$(T)/../verification/latched-nmi/verify.sh $$RUN
 
-.PHONY: apply unapply
 apply:
 	@$(T)/tree/apply "$$KDIR"
 
 unapply:
 	@$(T)/tree/apply -R "$$KDIR"
 
-.PHONY: clean
 clean:
 	@$(T)/clean '$(origin O)'
