@@ -87,7 +87,31 @@ static bool take_change(struct equivalent *eq, char *line, char *why)
 	return true;
 }
 
-void explore_load(struct explore_config *cfg, const char *path)
+/* "linux=VERSION,... FEATURES" is for these versions, FEATURES for all. */
+static void take_machine(struct explore_config *cfg, char *name, char *features,
+			 const char *version)
+{
+	struct machine_desc *m = &cfg->machine[cfg->nr_machine];
+
+	features += strspn(features, " \t");
+	features[strcspn(features, "\n")] = 0;
+	if (!strncmp(features, "linux=", 6)) {
+		char *versions = features + 6;
+
+		features = versions + strcspn(versions, " \t");
+		if (*features)
+			*features++ = 0;
+		if (!version)
+			die("machine %s is of some versions: which one is it? --linux", name);
+		if (!list_has(versions, version))
+			return;
+	}
+	m->name = xstrdup(name);
+	m->features = xstrdup(features);
+	cfg->nr_machine++;
+}
+
+void explore_load(struct explore_config *cfg, const char *path, const char *version)
 {
 	FILE *in = fopen(path, "r");
 	char line[1024], *why = NULL;
@@ -99,7 +123,6 @@ void explore_load(struct explore_config *cfg, const char *path)
 	while (fgets(line, sizeof(line), in)) {
 		char *save, *kind, *name, *word;
 		struct context_desc *c = NULL;
-		struct machine_desc *m = NULL;
 		struct run_desc *r = NULL;
 
 		nr++;
@@ -110,10 +133,7 @@ void explore_load(struct explore_config *cfg, const char *path)
 		if (!name)
 			die("%s:%d: %s has no name", path, nr, kind);
 		if (!strcmp(kind, "machine") && cfg->nr_machine < MAX_MACHINES) {
-			m = &cfg->machine[cfg->nr_machine++];
-			m->name = xstrdup(name);
-			save[strcspn(save, "\n")] = 0;
-			m->features = xstrdup(save);
+			take_machine(cfg, name, save, version);
 			continue;
 		} else if (!strcmp(kind, "equivalent")) {
 			save[strcspn(save, "\n")] = 0;

@@ -306,7 +306,7 @@ struct explore_config {
 	int nr_machine, nr_context, nr_run, nr_equivalent;
 };
 
-void explore_load(struct explore_config *cfg, const char *path);
+void explore_load(struct explore_config *cfg, const char *path, const char *version);
 
 /* ----------------------------------------------------------- search.c */
 

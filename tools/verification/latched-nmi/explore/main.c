@@ -13,7 +13,7 @@
 #include "explore.h"
 
 static struct {
-	const char *vmlinux, *features, *config, *cases, *guests, *more;
+	const char *vmlinux, *features, *linux_version, *config, *cases, *guests, *more;
 	const char *run, *machines, *entries, *contexts, *events;
 	const char *compare, *mutants, *text;
 	int jobs;
@@ -327,6 +327,7 @@ static const char usage[] =
 "Executes the NMI entry of a built kernel with every event at every instruction.\n"
 "\n"
 "  --cpufeatures FILE   arch/x86/include/asm/cpufeatures.h of that kernel\n"
+"  --linux VERSION      which it is: explore.cfg may have machines for some only\n"
 "  --more DIR           where the entries are that are not the kernel's: rfc.elf, ...\n"
 "  --config FILE        machines, contexts and runs            (explore.cfg)\n"
 "  --run NAME           which runs of it: quick, full, mutate  (full)\n"
@@ -350,10 +351,11 @@ static const char usage[] =
 
 int main(int argc, char **argv)
 {
-	enum { CPUFEATURES = 1, CONFIG, MORE, RUN, MACHINE, CONTEXT, ENTRY, EVENTS, COMPARE, CASES, GUESTS, MUTATE,
+	enum { CPUFEATURES = 1, LINUX, CONFIG, MORE, RUN, MACHINE, CONTEXT, ENTRY, EVENTS, COMPARE, CASES, GUESTS, MUTATE,
 	       TEXT, TWO, WHOLE, KTAP, JOBS, LIST };
 	static const struct option options[] = {
 		{ "cpufeatures", required_argument, NULL, CPUFEATURES },
+		{ "linux", required_argument, NULL, LINUX },
 		{ "config", required_argument, NULL, CONFIG },
 		{ "more", required_argument, NULL, MORE },
 		{ "run", required_argument, NULL, RUN },
@@ -383,6 +385,9 @@ int main(int argc, char **argv)
 		switch (c) {
 		case CPUFEATURES:
 			opt.features = optarg;
+			break;
+		case LINUX:
+			opt.linux_version = optarg;
 			break;
 		case CONFIG:
 			opt.config = optarg;
@@ -444,7 +449,7 @@ int main(int argc, char **argv)
 	}
 	if (!opt.config)
 		opt.config = "explore.cfg";
-	explore_load(&cfg, opt.config);
+	explore_load(&cfg, opt.config, opt.linux_version);
 	if (opt.list) {
 		list();
 		return 0;
