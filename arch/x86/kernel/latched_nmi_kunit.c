@@ -104,7 +104,7 @@ static const struct latched_nmi_test_edge latched_nmi_test_edges[] = {
 	{ "prologue - 1",		AT(asm_exc_nmi_latched) - 1,	false },
 	{ "prologue",			AT(asm_exc_nmi_latched),	true },
 	{ "prologue, decided",		AT(__nmi_prologue_decided),	true },
-	{ "prologue, last",		AT(latched_nmi_handler) - 1,	true },
+	{ "prologue, last",		AT(latched_nmi_handler - 1),	true },
 	{ "handler",			AT(latched_nmi_handler),	false },
 	{ "epilogue - 1",		AT(__nmi_epilogue_begin) - 1,	false },
 	{ "epilogue",			AT(__nmi_epilogue_begin),	true },
@@ -208,7 +208,7 @@ static void __init latched_nmi_test_first(struct kunit *test)
 static void __init latched_nmi_test_first_decided(struct kunit *test)
 {
 	static const unsigned long at[] __initconst = {
-		AT(__nmi_prologue_decided), AT(latched_nmi_handler) - 1,
+		AT(__nmi_prologue_decided), AT(latched_nmi_handler - 1),
 	};
 	int i;
 
@@ -232,7 +232,7 @@ static void __init latched_nmi_test_nested(struct kunit *test)
 		unsigned long	ip;
 		unsigned long	cf;
 		u32		latch;
-	} at[] __initconst = {
+	} at[] = {
 		{ AT(asm_exc_nmi_latched),	0,			1 },
 		{ AT(__nmi_prologue_decided) - 1, 0,			1 },
 		{ AT(__nmi_prologue_decided),	X86_EFLAGS_CF,		1 },
@@ -329,7 +329,8 @@ static void __init latched_nmi_test_to_thread_stack(struct kunit *test)
 	} at[] = {
 		/* RSP at RIP, then at RDX. */
 		{ AT(__nmi_user_prologue_begin), AT(&t->real->ip), 1, AT(&t->parked->ip), 1, true },
-		{ AT(__nmi_user_prologue_rdx) - 1, AT(&t->real->dx), 1, AT(&t->parked->dx), 1, true },
+		{ AT(__nmi_user_prologue_rdx) - 1, AT(&t->real->dx), 1,
+		  AT(&t->parked->dx), 1, true },
 		/* Both. */
 		{ AT(__nmi_user_prologue_rdx), AT(&t->real->dx), AT(&t->real->dx),
 		  AT(&t->parked->dx), AT(&t->parked->dx), true },
@@ -339,7 +340,8 @@ static void __init latched_nmi_test_to_thread_stack(struct kunit *test)
 		{ AT(__nmi_user_prologue_begin), AT(&t->real->ip), AT(&t->real->dx),
 		  AT(&t->parked->ip), AT(&t->real->dx), true },
 		/* Neither: the frame has been moved before, and is not touched. */
-		{ AT(__nmi_user_prologue_begin), AT(&t->parked->ip), 1, AT(&t->parked->ip), 1, false },
+		{ AT(__nmi_user_prologue_begin), AT(&t->parked->ip), 1,
+		  AT(&t->parked->ip), 1, false },
 		{ AT(__nmi_user_prologue_rdx), thread, AT(&t->parked->dx),
 		  thread, AT(&t->parked->dx), false },
 	};
@@ -381,7 +383,7 @@ static void __init latched_nmi_test_parameter(struct kunit *test)
 	static const struct {
 		char	*arg;
 		bool	wanted;
-	} args[] __initconst = {
+	} args[] = {
 		{ "latched", true }, { "classic", false },
 		/* Anything else is told of, and changes nothing. */
 		{ NULL, true }, { "", true }, { "Classic", true }, { "classic ", true },
