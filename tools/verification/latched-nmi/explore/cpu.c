@@ -118,6 +118,23 @@ static bool get(const struct insn *i, const struct opnd *o, u64 *v)
 	}
 }
 
+/*
+ * With PCID, the user's page table is loaded with a flush if one is due, and nothing
+ * else is flushed.
+ */
+static bool flush_tlb(bool flush)
+{
+	bool due = w[W_STALE] && user_cr3();
+
+	if (flush == due) {
+		if (due)
+			set(W_STALE, 0);
+		return true;
+	}
+	return violate(P_CRASH, flush ? "loads CR3 with a flush that is not due" :
+		       "loads the user's page table without the flush that is due");
+}
+
 static bool put(const struct insn *i, const struct opnd *o, u64 v)
 {
 	switch (o->kind) {
@@ -135,7 +152,7 @@ static bool put(const struct insn *i, const struct opnd *o, u64 v)
 			if (v >> 63 && !has_pcid)
 				return violate(P_CRASH, "#GP: loads CR3 with bit 63, without PCID");
 			set(W_CR3, v & ~(1ULL << 63));
-			return true;
+			return !has_pcid || flush_tlb(!(v >> 63));
 		case X86_REG_CR2:
 			set(W_CR2, v);
 			return true;
@@ -477,8 +494,8 @@ static bool bit_test(const struct insn *i)
 		d.base = NO_REG;
 		d.index = NO_REG;
 		d.gs = false;
-		d.val = addr + 8 * ((s64)n >> 6);
-		d.size = 8;
+		d.val = addr + ((s64)n >> 3);
+		d.size = 1;
 	}
 	if (!get(i, &d, &a))
 		return false;

@@ -105,6 +105,8 @@ enum {
 	W_OWED, W_RUNNING, W_MC, W_DB, W_TOUCHED, W_AWAY, W_BUDGET,
 	/* For the counters: an NMI was latched, the one in progress was, one restarted. */
 	W_LATCHED, W_COUNTED, W_RESTARTED,
+	/* The TLB has old entries of the user's page table. */
+	W_STALE,
 	W_MEM,
 	/* Which bytes of a word of memory are known, see set_part(). */
 	W_PART = W_MEM + 1024,
@@ -188,6 +190,8 @@ static inline u64 size_mask(int size)
 	return size == 8 ? ~0ULL : (1ULL << (8 * size)) - 1;
 }
 
+/* Is the page table in use the user's? */
+bool user_cr3(void);
 bool read_mem(u64 addr, int size, u64 *v);
 bool write_mem(u64 addr, int size, u64 v);
 

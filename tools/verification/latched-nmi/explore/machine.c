@@ -134,6 +134,8 @@ void machine_init(const struct image *im, const struct features *f, const char *
 	smap = features_has(f, "SMAP");
 	has_ibt = features_has(f, "IBT");
 	has_ibrs = features_has(f, "KERNEL_IBRS");
+	if (pti && has_pcid && !flush_due)
+		die("%s: nobody clears a bit of user_pcid_flush_mask", im->path);
 
 	if (im->more) {
 		gate_nmi = sym_addr(im->more, "real_nmi_handler");
@@ -301,6 +303,10 @@ bool machine_start(const struct context_desc *c, int n)
 	w[W_CR3] = kernel_cr3;
 	if (c->user_cr3 && pti)
 		w[W_CR3] |= USER_CR3_BIT | (has_pcid ? USER_PCID_BIT : 0);
+	if (pti && has_pcid) {
+		w[W_STALE] = 1;
+		w[variable_word + FLUSH_MASK] = flush_due;
+	}
 	w[W_CR2] = ORIG_CR2;
 	w[W_DR7] = DR7_ARMED;
 	w[W_MC] = c->in && !strcmp(c->in, "mc");
@@ -341,6 +347,7 @@ bool at_rest(void)
 
 bool judge(void)
 {
+	const int flush_word = variable_word + FLUSH_MASK;
 	static const struct {
 		int i;
 		const char *name;
@@ -367,6 +374,10 @@ bool judge(void)
 	}
 	if (owns(MCE) && memcmp(&w[to_word], &ctx[to_word], 8 * TO_WORDS))
 		return violate(P_RETURN, "what #MC returns to is not as it was");
+	/* A flush that was due has been done on the way to the user's page table. */
+	if (w[W_STALE] != (user_cr3() ? 0 : ctx[W_STALE]) ||
+	    w[flush_word] != (user_cr3() ? 0 : ctx[flush_word]))
+		return violate(P_RETURN, "user_pcid_flush_mask does not tell what is due");
 	if (w[W_RUNNING] != ctx[W_RUNNING])
 		return violate(P_RETURN, "a handler run was left unfinished");
 	if (w[W_MC] != ctx[W_MC] || w[W_DB] != ctx[W_DB])
@@ -569,6 +580,10 @@ static bool whole_nmi(void)
 	if (!w[W_MC]) {
 		kill_stack(MCE, stacks[MCE].top, stacks[MCE].words);
 		kill_to();
+	}
+	if (user_cr3()) {
+		set(W_STALE, 0);
+		set_word(variable_word + FLUSH_MASK, 0);
 	}
 	set(W_TOUCHED, 0);
 	if (w[variable_word] & 0xffffffff) {

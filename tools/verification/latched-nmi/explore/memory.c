@@ -14,12 +14,13 @@ struct stack_info stacks[NR_STACKS] = {
 	[THREAD] = { .name = "thread" }, [ENTRY] = { .name = "entry" },
 };
 
-static const char * const variable[NR_VARIABLES] = { "nmi_state", "nmi_cr2", "nmi_dr7" };
+static const char * const variable[] = { "nmi_state", "nmi_cr2", "nmi_dr7" };
 static u64 variable_at[NR_VARIABLES];
 
 u64 kernel_gs;
 int variable_word, espfix_word, to_word;
 u64 state_addr;
+u64 flush_due;
 
 static struct pin {
 	u64 addr;
@@ -267,6 +268,35 @@ static void pin_stack_top(void)
 	die("%s: nobody loads the thread stack", image->path);
 }
 
+/*
+ * user_pcid_flush_mask, a member of cpu_tlbstate: of which entry text tests and clears
+ * the bit of a PCID. The word that it is in is memory of the machine.
+ */
+static void find_flush_mask(void)
+{
+	u64 a = sym_addr(image->sym, "__entry_text_start");
+	u64 end = sym_addr(image->sym, "__entry_text_end");
+
+	variable_at[FLUSH_MASK] = flush_due = 0;
+	for (; a < end; a++) {
+		const struct insn *i;
+		u64 var;
+		u8 b[4];
+
+		/* btr %REG, %gs:MEMORY */
+		image_read(image, a, b, 4);
+		if (b[0] != 0x65 || (b[1] & 0xfb) != 0x48 || b[2] != 0x0f || b[3] != 0xb3)
+			continue;
+		i = decode(a);
+		if (!i || !i->op[0].gs)
+			continue;
+		var = i->op[0].val + (i->op[0].base == REG_IP ? i->addr + i->len : 0);
+		variable_at[FLUSH_MASK] = var & ~7ULL;
+		flush_due = 1ULL << (8 * (var & 7) + KERNEL_PCID);
+		return;
+	}
+}
+
 void memory_init(const struct image *im)
 {
 	int i;
@@ -274,10 +304,11 @@ void memory_init(const struct image *im)
 	nr_pins = 0;
 	layout();
 	kernel_gs = PER_CPU_AREA - sym_addr(im->sym, "__per_cpu_start");
-	for (i = 0; i < NR_VARIABLES; i++) {
+	for (i = 0; i < (int)ARRAY_SIZE(variable); i++) {
 		if (!sym_find(im->sym, variable[i], &variable_at[i]))
 			variable_at[i] = 0;
 	}
+	find_flush_mask();
 
 	for (i = 0; i < (int)ARRAY_SIZE(refused); i++) {
 		refused_at[i] = 0;

@@ -21,7 +21,7 @@
 /* With PTI page tables are pairs; without, one may be at any page: bit 12 is set. */
 #define KERNEL_CR3	0x0000000001000000ULL
 #define UNPAIRED_CR3	0x0000000001001000ULL
-#define KERNEL_PCID	3
+#define KERNEL_PCID	2
 #define USER_CR3_BIT	0x1000
 #define USER_PCID_BIT	0x800
 #define ORIG_CR2	0x00000000c2000000ULL
@@ -42,7 +42,7 @@
 #define USER_STACK	0x00007ffc5a5a0000ULL
 
 /* Per-CPU variables that are memory; all the others are not looked at. */
-enum { NMI_STATE, NMI_CR2, NMI_DR7, NR_VARIABLES };
+enum { NMI_STATE, NMI_CR2, NMI_DR7, FLUSH_MASK, NR_VARIABLES };
 
 /* nmi_state, see arch/x86/kernel/nmi.c */
 #define NMI_EXECUTING	1
@@ -57,6 +57,8 @@ extern u64 kernel_gs;
 extern int variable_word, espfix_word, to_word;
 /* The state quadword of either entry. */
 extern u64 state_addr;
+/* FLUSH_MASK, if a flush of the user's page table is due. */
+extern u64 flush_due;
 
 void memory_init(const struct image *im);
 /* The lowest words of the uppermost @words of a stack, up to @below. */

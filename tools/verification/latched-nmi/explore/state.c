@@ -75,14 +75,17 @@ void rehash(void)
 
 /* ------------------------------------------------------------ memory */
 
+bool user_cr3(void)
+{
+	return pti && ((w[W_CR3] ^ kernel_cr3) & ~0xfffULL) == USER_CR3_BIT;
+}
+
 /* Is @addr mapped, and the one who asks entitled to it? */
 static bool mapped(u64 addr)
 {
-	u64 other = (w[W_CR3] ^ kernel_cr3) & ~0xfffULL;
-
-	if (!other)
+	if (!((w[W_CR3] ^ kernel_cr3) & ~0xfffULL))
 		return true;
-	if (!pti || other != USER_CR3_BIT)
+	if (!user_cr3())
 		return false;
 	/* With the user's page table: the cpu entry area and the ESPFIX stack. */
 	return (addr >> 39) == (0xfffffe0000000000ULL >> 39) ||
