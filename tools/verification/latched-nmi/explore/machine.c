@@ -53,6 +53,8 @@ static u64 debug_begin, debug_size;
 
 static u64 ctx[W_MAX];
 static bool smap;
+/* The safe-RET sequence of a machine with SRSO. */
+static u64 safe_ret;
 bool has_pcid, has_ibrs, has_ibt, pti;
 u64 kernel_cr3;
 static const struct context_desc *context;
@@ -136,6 +138,11 @@ void machine_init(const struct image *im, const struct features *f, const char *
 	has_ibrs = features_has(f, "KERNEL_IBRS");
 	if (pti && has_pcid && !flush_due)
 		die("%s: nobody clears a bit of user_pcid_flush_mask", im->path);
+	safe_ret = 0;
+	if (features_has(f, "SRSO"))
+		sym_find(im->sym, "srso_safe_ret", &safe_ret);
+	else if (features_has(f, "SRSO_ALIAS"))
+		sym_find(im->sym, "srso_alias_safe_ret", &safe_ret);
 
 	if (im->more) {
 		gate_nmi = sym_addr(im->more, "real_nmi_handler");
@@ -435,6 +442,9 @@ static void settle(void)
 
 /* In pt_regs. */
 #define ORIG_AX		(15 * 8)
+
+/* The RET of a safe-RET sequence, from the LEA. */
+#define SAFE_RET_LAST	5
 
 /* What W_MC and W_DB say. */
 #define FROM_KERNEL	1
@@ -783,6 +793,8 @@ bool machine_step(int outcome)
 	image_read(image, rip, op, 2);
 	if (!cpu_step(outcome))
 		return false;
+	if (!in_asm(rip) && is_summary(RIP) && RIP == rip + decode(rip)->len)
+		return violate(P_CRASH, "goes on behind the end of a function");
 	if (op[0] == 0x48 && op[1] == 0xcf) {
 		/* Whose IRET was it? The one of the stack that it was on. */
 		if (w[W_MC] == FROM_USER && w[W_CS] & 3)
@@ -797,6 +809,10 @@ bool machine_step(int outcome)
 		}
 		if (on_stack(DB, sp))
 			set(W_DB, 0);
+		/* A nested NMI has executed nothing that could train a return. */
+		if (safe_ret && RIP - safe_ret <= SAFE_RET_LAST && w[W_CS] == KERNEL_CS &&
+		    !on_stack(REAL, sp))
+			return violate(P_RETURN, "IRET to the midst of a safe RET");
 	}
 	/* A #DB that was dropped: there is no IRET. */
 	if (w[W_DB] != ctx[W_DB] && RIP == gate_nmi)
