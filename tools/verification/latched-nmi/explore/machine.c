@@ -189,6 +189,9 @@ void machine_init(const struct image *im, const struct features *f, const char *
 		run_as_built("noist_exc_machine_check");
 	run_as_built("sync_regs");
 	run_as_built("handle_interrupted_saferet");
+	/* What calls it on Linux 6.1. */
+	run_as_built("__handle_intr_saferet");
+	run_as_built("__handle_intr_saferet_alias");
 
 	may_fault("default_do_nmi");
 	may_fault("do_machine_check");
